@@ -1,0 +1,129 @@
+"""The catalogue: namespaces, tokens, members and the cluster itself, as records of the system namespace.
+
+They travel, converge, count in the digest and survive exactly as every other record does; a namespace
+created, renamed or deleted, a token created or revoked, a member joined or left are a PUT or a DELETE of one
+of these keys. Values are msgpack maps, so that a later field does no harm to an earlier reader.
+
+    namespace/<id hex>   {"title", "created_ms"}
+    token/<id>           {"name", "scope", "hash"}       scope: read < write < admin; hash: its sha256
+    member/<PoP code>    {"joined_ms"}
+    cluster              {"account_id", "cluster_id", "created_ms"}
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, assert_never
+
+import msgpack
+
+from kvnet.errors import ProtocolError
+
+
+class Scope(StrEnum):
+    """What a token may do; each includes the ones before it."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+    def covers(self, needed: Scope) -> bool:
+        order = (Scope.READ, Scope.WRITE, Scope.ADMIN)
+        return order.index(self) >= order.index(needed)
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    id: bytes
+    """16 bytes; clients see 32 hex digits. Never used again after a deletion."""
+    title: str
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    id: str
+    name: str
+    scope: Scope
+    hash: bytes
+    """sha256 of the bearer token; the token itself is never stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    code: str
+    joined_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    account_id: str
+    cluster_id: bytes
+    created_ms: int
+
+
+CatalogItem = Namespace | Token | Member | Cluster
+
+NAMESPACE_PREFIX: Final = b"namespace/"
+TOKEN_PREFIX: Final = b"token/"
+MEMBER_PREFIX: Final = b"member/"
+CLUSTER_KEY: Final = b"cluster"
+
+
+def key_of(item: CatalogItem) -> bytes:
+    match item:
+        case Namespace():
+            return NAMESPACE_PREFIX + item.id.hex().encode()
+        case Token():
+            return TOKEN_PREFIX + item.id.encode()
+        case Member():
+            return MEMBER_PREFIX + item.code.encode()
+        case Cluster():
+            return CLUSTER_KEY
+        case _:
+            assert_never(item)
+
+
+def value_of(item: CatalogItem) -> bytes:
+    fields: dict[str, Any]
+    match item:
+        case Namespace():
+            fields = {"title": item.title, "created_ms": item.created_ms}
+        case Token():
+            fields = {"name": item.name, "scope": str(item.scope), "hash": item.hash}
+        case Member():
+            fields = {"joined_ms": item.joined_ms}
+        case Cluster():
+            fields = {
+                "account_id": item.account_id,
+                "cluster_id": item.cluster_id,
+                "created_ms": item.created_ms,
+            }
+        case _:
+            assert_never(item)
+    packed: bytes = msgpack.packb(fields)
+    return packed
+
+
+def read_item(key: bytes, value: bytes) -> CatalogItem:
+    """Return the item a system record holds.
+
+    Raises:
+        ProtocolError: no item has this key, or the value isn't one of its kind.
+    """
+    try:
+        fields = msgpack.unpackb(value)
+        if key.startswith(NAMESPACE_PREFIX):
+            namespace_id = bytes.fromhex(key.removeprefix(NAMESPACE_PREFIX).decode())
+            return Namespace(namespace_id, str(fields["title"]), int(fields["created_ms"]))
+        if key.startswith(TOKEN_PREFIX):
+            token_id = key.removeprefix(TOKEN_PREFIX).decode()
+            return Token(token_id, str(fields["name"]), Scope(fields["scope"]), bytes(fields["hash"]))
+        if key.startswith(MEMBER_PREFIX):
+            return Member(key.removeprefix(MEMBER_PREFIX).decode(), int(fields["joined_ms"]))
+        if key == CLUSTER_KEY:
+            return Cluster(str(fields["account_id"]), bytes(fields["cluster_id"]), int(fields["created_ms"]))
+    except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"the catalogue record {key!r} can't be read: {error}") from None
+    raise ProtocolError(f"no catalogue record has the key {key!r}")
