@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
 from kvnet.errors import ConfigError
@@ -47,19 +48,21 @@ def profile(name: str) -> Limits:
         raise ConfigError(f"unknown limits profile {name!r}: choose one of {known}") from None
 
 
-def with_overrides(limits: Limits, overrides: dict[str, int]) -> Limits:
+def with_overrides(limits: Limits, overrides: Mapping[str, object]) -> Limits:
     """Return `limits` with single fields replaced.
 
     Raises:
         ConfigError: an unknown field, or a value out of its range.
     """
     known = {field.name for field in fields(Limits)}
+    checked: dict[str, int] = {}
     for name, value in overrides.items():
         if name not in known:
             raise ConfigError(f"unknown limit {name!r}: choose one of {', '.join(sorted(known))}")
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise ConfigError(f"limit {name} must be a whole number of at least 0, not {value!r}")
-    result = replace(limits, **overrides)
+        checked[name] = value
+    result = replace(limits, **checked)
     if not 1 <= result.key_bytes_max <= KEY_BYTES_CEILING:
         raise ConfigError(f"limit key_bytes_max must be between 1 and {KEY_BYTES_CEILING}")
     return result

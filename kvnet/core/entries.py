@@ -88,7 +88,7 @@ def from_wire(fields: Sequence[Any]) -> Entry:
             bytes() as metadata,
             int() as at,
             bytes() as digest,
-        ]:  # noqa: E501  (the row of a table)
+        ]:
             if len(namespace) == NAMESPACE_ID_BYTES and len(digest) == HASH_BYTES and at >= 0:
                 return Put(namespace, key, value, metadata, at, digest)
         case [1, bytes() as namespace, bytes() as key]:

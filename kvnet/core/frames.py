@@ -78,9 +78,7 @@ def cut_frame(
     last_seq = first_seq + len(entries) - 1
     header = _HEADER.pack(MAGIC, epoch, first_seq, last_seq, stamp, chain_before, digest_after)
     data = header + msgpack.packb([entry_codec.to_wire(entry) for entry in entries])
-    return Frame(
-        data, epoch, first_seq, last_seq, stamp, chain_before, digest_after, chain_of(chain_before, data)
-    )
+    return Frame(data, epoch, first_seq, last_seq, stamp, chain_before, digest_after, chain_of(chain_before, data))
 
 
 def chain_of(chain_before: bytes, data: bytes) -> bytes:

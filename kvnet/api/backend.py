@@ -1,0 +1,81 @@
+"""What the HTTP rooms ask of the node they stand in front of; coordinator and edge both are one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kvnet.core.catalog import Cluster, Namespace, Token
+from kvnet.core.operations import Operation
+from kvnet.core.versions import Position, Version
+from kvnet.limits import Limits
+from kvnet.storage.store import ListedKey, StoredRecord
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """An acknowledged write."""
+
+    version: Version
+    """Its place; for a write that changed nothing the place of the state it equals."""
+    pending: bool
+    """Durable at the coordinator, but not in this node's replica when the wait for it ended."""
+
+
+class StoreView(Protocol):
+    """The part of the store that reads need."""
+
+    @property
+    def position(self) -> Position: ...
+    @property
+    def namespaces(self) -> Mapping[bytes, Namespace]: ...
+    @property
+    def tokens(self) -> Mapping[bytes, Token]:
+        """By sha256 of the token."""
+
+    @property
+    def cluster(self) -> Cluster | None: ...
+    def get(self, namespace: bytes, key: bytes) -> StoredRecord | None: ...
+    def list_keys(
+        self, namespace: bytes, prefix: bytes, after: bytes | None, limit: int, now_s: int
+    ) -> tuple[list[ListedKey], bool]: ...
+
+
+class Backend(Protocol):
+    """One node, as its HTTP side sees it."""
+
+    @property
+    def name(self) -> str:
+        """`coordinator` or the PoP's code."""
+
+    @property
+    def pop(self) -> str:
+        """The PoP the node stands in; the coordinator's place for the coordinator."""
+
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def store(self) -> StoreView: ...
+
+    def now_s(self) -> float:
+        """Replica time in unix seconds: decides expiry, never goes back."""
+
+    def staleness_ms(self) -> float:
+        """Upper bound on the age of this replica's view; 0 at the coordinator."""
+
+    def ready(self) -> bool:
+        """Whether the replica may serve: it holds the cluster's catalogue and isn't diverged."""
+
+    async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult:
+        """Have the coordinator sequence these, all or none, and wait for this replica (at most 1 s).
+
+        Raises:
+            RequestError: refused (definite), or unknown after a time-out (not definite).
+        """
+
+    async def wait_for(self, version: Version, timeout_ms: float) -> bool:
+        """Whether this replica reached the version in time."""
+
+    def status(self) -> dict[str, Any]:
+        """Everything `/status` tells."""

@@ -1,0 +1,166 @@
+"""Events go in, effects come out. Order is the contract.
+
+The driver (asyncio or simulated) feeds one event at a time and carries out the effects in the order given:
+
+- `Send` may be carried out at once, also for frames that are not applied yet: forwarding rests on the chain
+  check alone. It may be lost with its link; then `PeerLost` comes.
+- `Apply` must end in exactly one `Applied` event, after the transaction is committed (durable where the node's
+  durability says so). The driver may commit several in one transaction. Whatever speaks of a position
+  (adverts, answers) is only sent after the core has seen that event.
+- `Empty` likewise ends in `Applied(GENESIS)`.
+- `Connect` ends in `PeerUp` or `DialFailed`; repeating it while a link is up or being dialled does nothing.
+- `SetDeadline` replaces the deadline before it; a spurious or late `DeadlineReached` is harmless.
+- `Report` is for logs and metrics, and may be dropped.
+
+Given, not taken: the time (`now_ms`, monotonic, float milliseconds), randomness, and the two ports below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from kvnet.core.frames import Frame
+from kvnet.core.messages import Message
+from kvnet.core.versions import Position
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The node is ready to dial and be dialled."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUp:
+    """A link to this peer stands; both sides have proven that they know the secret."""
+
+    peer: str
+    rtt_ms: float
+    """Round trip of the handshake."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLost:
+    """The link is gone, with all that was under way on it."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    peer: str
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class LinkWritable:
+    """A link that was full (`LinkPort.unsent_bytes` at or above the limit) has room again."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The store now stands at this position."""
+
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class FramesCut:
+    """The coordinator's writer has made these frames durable, and the store has applied them."""
+
+    frames: tuple[Frame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineReached:
+    """The last `SetDeadline` is due."""
+
+
+Event = (
+    Started
+    | PeerUp
+    | PeerLost
+    | DialFailed
+    | MessageReceived
+    | LinkWritable
+    | Applied
+    | FramesCut
+    | DeadlineReached
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Commit these frames, oldest first."""
+
+    frames: tuple[Frame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """Throw the replica and its journal away: its history is not the network's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    peer: str
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    peer: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetDeadline:
+    at_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Something an operator may want to know: `what` is a stable word, `detail` one line."""
+
+    what: str
+    detail: str
+
+
+Effect = Apply | Empty | Send | Connect | Disconnect | SetDeadline | Report
+
+
+class JournalPort(Protocol):
+    """What the core may read of the store; all of it as of the last `Applied`."""
+
+    @property
+    def position(self) -> Position: ...
+
+    @property
+    def horizon_seq(self) -> int:
+        """The lowest seq after which the journal has every frame."""
+
+    def frames_after(self, seq: int, bytes_max: int) -> Sequence[Frame]:
+        """Frames from seq + 1 on, at least one unless seq is the head; raises BeyondHorizon."""
+
+    def holds(self, position: Position) -> bool:
+        """Whether this position is a frame end of our own history, as far as the journal tells."""
+
+
+class LinkPort(Protocol):
+    """What the core may ask of the links."""
+
+    def unsent_bytes(self, peer: str) -> int:
+        """Bytes handed over for this peer and not yet taken by the network; 0 for an unknown peer."""

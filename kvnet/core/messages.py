@@ -1,0 +1,232 @@
+"""What nodes say to each other over a link, and its msgpack form.
+
+A WebSocket message is a msgpack array of these, each an array that starts with its kind; all that is pending
+for a link leaves in one. Links are ordered and lose nothing while they live (TCP), so no message carries a
+number of its own. Times on the wire are tenths of a millisecond, as integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+from kvnet.core.versions import CHAIN_BYTES, Position
+from kvnet.errors import ProtocolError
+
+MESSAGE_BYTES_MAX: Final = 33 * 1024 * 1024
+PATH_HOPS_MAX: Final = 64
+
+
+class BeaconId(NamedTuple):
+    """Which beacon: a later epoch's are newer, within one the number counts."""
+
+    epoch: int
+    number: int
+
+
+class Advert(NamedTuple):
+    """Where I am; over every link each 5 s, when a link comes up, and at once when asked. Our IHAVE.
+
+    May be lost with its link or repeated: only the newest counts.
+    """
+
+    position: Position
+    """Applied, so whoever subscribes can be served from it."""
+    beacon: BeaconId
+    latency_ms: float
+    """One-way time from the root along my path when that beacon came."""
+    path: tuple[str, ...]
+    """The nodes from the root to my parent; empty at the root."""
+    children: int
+    full: bool
+    """I'd rather not have another child."""
+    sent_ms: float
+    """The sender's own clock, to be echoed."""
+    echo_ms: float
+    """The receiver's last `sent_ms`, or -1: now − echo − hold is a round trip."""
+    echo_hold_ms: float
+    """How long the sender sat on that echo."""
+    wants_echo: bool
+    """Answer this one with an advert at once."""
+
+
+class Ask(NamedTuple):
+    """I am late: have you newer frames than `seq` or a newer beacon than `beacon`? Answered with an Advert."""
+
+    epoch: int
+    seq: int
+    beacon: BeaconId
+    ladder: bool
+    """From outside the neighbourhood: answer at once or not at all."""
+    sent_ms: float
+
+
+class Subscribe(NamedTuple):
+    """Send me every frame after this position, and beacons, until I unsubscribe. Repeating it moves the cursor."""
+
+    position: Position
+    late: bool
+
+
+class Unsubscribe(NamedTuple):
+    """Send me no more frames and beacons."""
+
+
+class Reason(IntEnum):
+    """Why a subscription isn't taken."""
+
+    FULL = 0
+    MISMATCH = 1
+    """Your position isn't on my history."""
+    HORIZON = 2
+    """My journal begins after your position."""
+    BEHIND = 3
+    """You are ahead of me."""
+
+
+class Refused(NamedTuple):
+    """Your subscription isn't (or no longer) served. `position` is mine."""
+
+    reason: Reason
+    position: Position
+
+
+class Frames(NamedTuple):
+    """Whole frames, oldest first, contiguous with what was sent before on this subscription."""
+
+    frames: tuple[bytes, ...]
+
+
+class Beacon(NamedTuple):
+    """The root lives and its head is `head_seq`; follows its frames on every link."""
+
+    beacon: BeaconId
+    head_seq: int
+    """Durable at the root when it was sent; the beacon counts once I have it."""
+    time_ms: float
+    """The root's wall clock, milliseconds since 1970."""
+    interval_ms: int
+    """When the next is due."""
+    latency_ms: float
+    """One-way time from the root to the sender."""
+    path: tuple[str, ...]
+    """The nodes from the root to the sender, which is the last."""
+
+
+class Move(NamedTuple):
+    """I serve too many: please find another parent if you can do so without harm."""
+
+
+Message = Advert | Ask | Subscribe | Unsubscribe | Refused | Frames | Beacon | Move
+
+
+def _tenths(ms: float) -> int:
+    return round(ms * 10)
+
+
+def _to_wire(message: Message) -> list[Any]:
+    match message:
+        case Frames(frames):
+            return [0, *frames]
+        case Beacon(beacon, head, time_ms, interval, latency, path):
+            return [1, *beacon, head, _tenths(time_ms), interval, _tenths(latency), path]
+        case Advert():
+            return [
+                2,
+                *message.position,
+                *message.beacon,
+                _tenths(message.latency_ms),
+                message.path,
+                message.children,
+                message.full,
+                _tenths(message.sent_ms),
+                _tenths(message.echo_ms),
+                _tenths(message.echo_hold_ms),
+                message.wants_echo,
+            ]
+        case Ask(epoch, seq, beacon, ladder, sent_ms):
+            return [3, epoch, seq, *beacon, ladder, _tenths(sent_ms)]
+        case Subscribe(position, late):
+            return [4, *position, late]
+        case Unsubscribe():
+            return [5]
+        case Refused(reason, position):
+            return [6, int(reason), *position]
+        case Move():
+            return [7]
+
+
+def _position(epoch: int, seq: int, chain: bytes) -> Position:
+    if epoch < 0 or seq < 0 or len(chain) != CHAIN_BYTES:
+        raise ProtocolError("a position that can't be")
+    return Position(epoch, seq, chain)
+
+
+def _path(names: list[Any]) -> tuple[str, ...]:
+    if len(names) > PATH_HOPS_MAX or not all(isinstance(name, str) for name in names):
+        raise ProtocolError("a path that can't be")
+    return tuple(names)
+
+
+def _from_wire(fields: Any) -> Message:
+    match fields:
+        case [0, *frames] if all(isinstance(frame, bytes) for frame in frames):
+            return Frames(tuple(frames))
+        case [
+            1,
+            int() as e,
+            int() as n,
+            int() as head,
+            int() as at,
+            int() as due,
+            int() as lat,
+            list() as path,
+        ]:
+            return Beacon(BeaconId(e, n), head, at / 10, due, lat / 10, _path(path))
+        case [
+            2, int() as epoch, int() as seq, bytes() as chain, int() as e, int() as n, int() as lat,
+            list() as path, int() as children, bool() as full, int() as sent, int() as echo, int() as hold,
+            bool() as wants,
+        ]:  # fmt: skip
+            return Advert(
+                _position(epoch, seq, chain), BeaconId(e, n), lat / 10, _path(path), children, full,
+                sent / 10, echo / 10, hold / 10, wants,
+            )  # fmt: skip
+        case [3, int() as epoch, int() as seq, int() as e, int() as n, bool() as ladder, int() as sent]:
+            return Ask(epoch, seq, BeaconId(e, n), ladder, sent / 10)
+        case [4, int() as epoch, int() as seq, bytes() as chain, bool() as late]:
+            return Subscribe(_position(epoch, seq, chain), late)
+        case [5]:
+            return Unsubscribe()
+        case [6, int() as reason, int() as epoch, int() as seq, bytes() as chain] if 0 <= reason <= max(Reason):
+            return Refused(Reason(reason), _position(epoch, seq, chain))
+        case [7]:
+            return Move()
+        case _:
+            raise ProtocolError("a message of an unknown kind or shape")
+
+
+def encode(messages: Iterable[Message]) -> bytes:
+    """Return the bytes of one WebSocket message."""
+    packed: bytes = msgpack.packb([_to_wire(message) for message in messages])
+    return packed
+
+
+def decode(data: bytes) -> list[Message]:
+    """Read one WebSocket message.
+
+    Raises:
+        ProtocolError: not messages of this protocol.
+    """
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise ProtocolError(f"a message of {len(data)} bytes")
+    try:
+        body = msgpack.unpackb(data, use_list=True)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"a message that isn't msgpack: {error}") from None
+    if not isinstance(body, list):
+        raise ProtocolError("a message that is no array")
+    return [_from_wire(fields) for fields in body]

@@ -1,0 +1,105 @@
+"""Operations: what a client asks the coordinator to do, before it has a place in the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from kvnet.core.catalog import Scope
+from kvnet.core.entries import NAMESPACE_ID_BYTES
+from kvnet.errors import ProtocolError
+
+
+class PutValue(NamedTuple):
+    """Replace the whole pair. `ttl_s` > 0 wins over `expires_at` > 0; the coordinator makes it absolute."""
+
+    namespace: bytes
+    key: bytes
+    value: bytes
+    metadata: bytes
+    """Compact JSON, or b"" for none."""
+    expires_at: int
+    """Unix seconds, 0 for never."""
+    ttl_s: int
+    """Seconds from the moment the coordinator takes the write, 0 for none."""
+
+
+class DeleteValue(NamedTuple):
+    namespace: bytes
+    key: bytes
+
+
+class CreateNamespace(NamedTuple):
+    id: bytes
+    title: str
+
+
+class RenameNamespace(NamedTuple):
+    id: bytes
+    title: str
+
+
+class DeleteNamespace(NamedTuple):
+    id: bytes
+
+
+class CreateToken(NamedTuple):
+    id: str
+    name: str
+    scope: str
+    hash: bytes
+
+
+class RevokeToken(NamedTuple):
+    id: str
+
+
+Operation = (
+    PutValue | DeleteValue | CreateNamespace | RenameNamespace | DeleteNamespace | CreateToken | RevokeToken
+)
+
+_KINDS: Final[tuple[type[Operation], ...]] = (
+    PutValue,
+    DeleteValue,
+    CreateNamespace,
+    RenameNamespace,
+    DeleteNamespace,
+    CreateToken,
+    RevokeToken,
+)
+
+
+def to_wire(operation: Operation) -> list[Any]:
+    return [_KINDS.index(type(operation)), *operation]
+
+
+def from_wire(fields: Sequence[Any]) -> Operation:
+    """Return the operation these fields spell.
+
+    Raises:
+        ProtocolError: an unknown kind, or fields of the wrong number or type.
+    """
+    match fields:
+        case [0, bytes() as ns, bytes() as key, bytes() as value, bytes() as meta, int() as at, int() as ttl]:
+            if len(ns) == NAMESPACE_ID_BYTES and at >= 0 and ttl >= 0:
+                return PutValue(ns, key, value, meta, at, ttl)
+        case [1, bytes() as ns, bytes() as key]:
+            if len(ns) == NAMESPACE_ID_BYTES:
+                return DeleteValue(ns, key)
+        case [2, bytes() as ns, str() as title]:
+            if len(ns) == NAMESPACE_ID_BYTES:
+                return CreateNamespace(ns, title)
+        case [3, bytes() as ns, str() as title]:
+            if len(ns) == NAMESPACE_ID_BYTES:
+                return RenameNamespace(ns, title)
+        case [4, bytes() as ns]:
+            if len(ns) == NAMESPACE_ID_BYTES:
+                return DeleteNamespace(ns)
+        case [5, str() as token_id, str() as name, str() as scope, bytes() as digest]:
+            if scope in set(Scope):
+                return CreateToken(token_id, name, scope, digest)
+        case [6, str() as token_id]:
+            return RevokeToken(token_id)
+        case _:
+            pass
+    raise ProtocolError("an operation of an unknown kind or shape")
