@@ -9,6 +9,8 @@ The driver (asyncio or simulated) feeds one event at a time and carries out the 
   (adverts, answers) is only sent after the core has seen that event.
 - `Empty` likewise ends in `Applied(GENESIS)`.
 - `Connect` ends in `PeerUp` or `DialFailed`; repeating it while a link is up or being dialled does nothing.
+- `AwaitWritable` ends in one `LinkWritable` as soon as the link has room (at once, in a later turn, if it has it
+  already), or in `PeerLost`.
 - `SetDeadline` replaces the deadline before it; a spurious or late `DeadlineReached` is harmless.
 - `Report` is for logs and metrics, and may be dropped.
 
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from kvnet.core.frames import Frame
 from kvnet.core.messages import Message
@@ -60,7 +62,7 @@ class MessageReceived:
 
 @dataclass(frozen=True, slots=True)
 class LinkWritable:
-    """A link that was full (`LinkPort.unsent_bytes` at or above the limit) has room again."""
+    """The answer to `AwaitWritable`: less than `UNSENT_BYTES_MAX` is unsent on this link."""
 
     peer: str
 
@@ -127,6 +129,27 @@ class Disconnect:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitWritable:
+    """More is ready for this peer than its link takes now."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenEpoch:
+    """At the coordinator, once: it stands where the network stands and may begin a history of its own."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseWrites:
+    """At the coordinator: it may not write, for this reason, which names the cure."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetDeadline:
     at_ms: float
 
@@ -139,7 +162,21 @@ class Report:
     detail: str
 
 
-Effect = Apply | Empty | Send | Connect | Disconnect | SetDeadline | Report
+Effect = (
+    Apply
+    | Empty
+    | Send
+    | Connect
+    | Disconnect
+    | AwaitWritable
+    | OpenEpoch
+    | RefuseWrites
+    | SetDeadline
+    | Report
+)
+
+UNSENT_BYTES_MAX: Final = 128 * 1024
+"""A link with this much unsent is full; what the kernel is told as TCP_NOTSENT_LOWAT."""
 
 
 class JournalPort(Protocol):
@@ -157,6 +194,9 @@ class JournalPort(Protocol):
 
     def holds(self, position: Position) -> bool:
         """Whether this position is a frame end of our own history, as far as the journal tells."""
+
+    def end_before(self, seq: int) -> Position | None:
+        """The last frame end of our own history at or below this seq; None where the journal can't tell."""
 
 
 class LinkPort(Protocol):

@@ -87,8 +87,10 @@ def chain_of(chain_before: bytes, data: bytes) -> bytes:
     return digest.digest()
 
 
-def read_frame(data: bytes) -> Frame:
+def read_frame(data: bytes, *, chain_after: bytes | None = None) -> Frame:
     """Read a frame's header from its bytes; the body is decoded only when it is applied.
+
+    `chain_after` is given by a journal that kept it; without it the frame is hashed.
 
     Raises:
         ProtocolError: not a frame.
@@ -98,4 +100,6 @@ def read_frame(data: bytes) -> Frame:
     magic, epoch, first, last, stamp, before, after = _HEADER.unpack_from(data)
     if magic != MAGIC or not 1 <= first <= last or epoch < 1:
         raise ProtocolError("not a frame")
-    return Frame(data, epoch, first, last, stamp, before, after, chain_of(before, data))
+    if chain_after is None:
+        chain_after = chain_of(before, data)
+    return Frame(data, epoch, first, last, stamp, before, after, chain_after)
