@@ -1,0 +1,197 @@
+"""One write transaction on its way: entries become records, tallies and catalogue, frame by frame.
+
+Nothing of a batch is visible to anybody, on the disk or in memory, until it is committed; a batch that raises is
+dropped whole.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lmdb
+import msgpack
+
+from kvnet.core.catalog import NAMESPACE_PREFIX, CatalogItem, Namespace, key_of, read_item
+from kvnet.core.entries import DELETE, EPOCH, HASH_BYTES, NAMESPACE_ID_BYTES, PUT, SYSTEM_NAMESPACE
+from kvnet.core.frames import HEADER_BYTES, Frame
+from kvnet.errors import Divergence, ProtocolError
+from kvnet.storage.environment import Environment
+from kvnet.storage.keys import SLICE_BYTES, layer_prefix, make_place, remove, root_prefix
+from kvnet.storage.records import pack_header, unpack_replaced
+from kvnet.storage.state import DIGEST_MODULUS, STATE_KEY, State, Tally, tally_key
+
+
+class Batch:
+    """What one transaction has changed so far; `txn` must have `records` as its default database."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        txn: lmdb.Transaction[bytes],
+        state: State,
+        tallies: Mapping[bytes, Tally],
+    ) -> None:
+        self._txn = txn
+        self._meta = environment.database("meta")
+        self._erasing = environment.database("erasing")
+        self._replace = txn.cursor().replace
+        self._committed_tallies = tallies
+        self._position = state.position
+        self._digest = state.digest
+        self._stamp = state.stamp
+        self._next_layer = state.next_layer
+        self._next_number = state.next_number
+        self.tallies: dict[bytes, Tally] = {}
+        """Copies of those that this batch touches."""
+        self.removed: set[bytes] = set()
+        """Namespaces that were deleted and not created again."""
+        self.catalogue_changes: dict[bytes, CatalogItem | None] = {}
+
+    def take(self, frame: Frame) -> None:
+        """Apply one frame.
+
+        A frame that doesn't continue the position is a broken invariant: whoever calls has checked that.
+
+        Raises:
+            ProtocolError: the body isn't a list of entries, or an epoch begins elsewhere than it must.
+            Divergence: it writes into a namespace that doesn't exist here, which the coordinator never
+                sequences, or the digest afterwards isn't the frame's.
+        """
+        position = self._position
+        assert frame.first_seq == position.seq + 1, f"frame {frame.first_seq} applied at {position}"
+        assert frame.chain_before == position.chain, f"a frame of another history applied at {position}"
+        assert frame.epoch >= position.epoch, f"a frame of epoch {frame.epoch} applied at {position}"
+        try:
+            self._take_entries(frame, opens_epoch=frame.epoch > position.epoch)
+        except (TypeError, ValueError, IndexError, struct.error, msgpack.UnpackException) as error:
+            raise ProtocolError(f"frame {frame.first_seq} can't be read: {error}") from error
+        if self._digest != int.from_bytes(frame.digest_after, "big"):
+            raise Divergence(f"the digest at {frame.position} is not the coordinator's")
+        self._position = frame.position
+        self._stamp = frame.stamp
+
+    def _take_entries(self, frame: Frame, *, opens_epoch: bool) -> None:
+        """Apply the body's entries, without a tuple or a match for each: this is where a replica's time goes.
+
+        Types are checked by what is done with them: bytes concatenate and pack with bytes only.
+        """
+        body = msgpack.unpackb(memoryview(frame.data)[HEADER_BYTES:], use_list=False)
+        epoch, seq, last_seq = frame.epoch, frame.first_seq, frame.last_seq
+        if not isinstance(body, tuple) or len(body) != last_seq - seq + 1:
+            raise ValueError("it doesn't hold the entries its header counts")
+        if (body[0][0] == EPOCH) is not opens_epoch:
+            raise ValueError("an epoch begins with its EPOCH entry and nowhere else")
+        if opens_epoch:
+            self._check_epoch(body[0], epoch)
+        tallies = self.tallies
+        replace = self._replace
+        number = int.from_bytes
+        total = 0
+        for seq, fields in enumerate(body, seq):  # noqa: B020  (counts on from the frame's first)
+            if fields[0] == PUT:
+                _, namespace, key, value, metadata, expires_at, record_hash = fields
+                if len(record_hash) != HASH_BYTES:
+                    raise ValueError("a hash of another length")
+                tally = tallies.get(namespace) or self._touch(namespace)
+                place = tally.prefix + key
+                if len(key) > SLICE_BYTES:
+                    place = make_place(self._txn, tally.prefix, key, self._new_layer)
+                header = pack_header(epoch, seq, expires_at, len(metadata), record_hash)
+                replaced = replace(place, header + metadata + value)
+                change = number(record_hash, "big")
+                if replaced is None:
+                    tally.keys += 1
+                else:
+                    replaced_seq, replaced_hash = unpack_replaced(replaced)
+                    assert replaced_seq < seq, f"entry {seq} would replace the newer {replaced_seq}"
+                    change -= number(replaced_hash, "big")
+                tally.digest += change
+                total += change
+                if namespace == SYSTEM_NAMESPACE:
+                    self._put_item(key, value)
+            elif fields[0] == DELETE:
+                _, namespace, key = fields
+                total += self._delete(namespace, key, seq)
+            elif seq != frame.first_seq:
+                raise ValueError("an entry of an unknown kind, or an EPOCH entry out of its place")
+        self._digest = (self._digest + total) % DIGEST_MODULUS
+
+    @staticmethod
+    def _check_epoch(fields: Sequence[Any], epoch: int) -> None:
+        _, opened, nonce = fields
+        if opened != epoch or not isinstance(nonce, bytes):
+            raise ValueError("an EPOCH entry of another epoch")
+
+    def _delete(self, namespace: bytes, key: bytes, seq: int) -> int:
+        """Remove a record; return what this adds to the digest. One that doesn't exist is no change."""
+        tally = self.tallies.get(namespace) or self._touch(namespace)
+        if len(key) > SLICE_BYTES:
+            removed = remove(self._txn, tally.prefix, key)
+        else:
+            removed = self._txn.pop(tally.prefix + key)
+        if removed is None:
+            return 0
+        removed_seq, removed_hash = unpack_replaced(removed)
+        assert removed_seq < seq, f"entry {seq} would remove the newer {removed_seq}"
+        change = -int.from_bytes(removed_hash, "big")
+        tally.keys -= 1
+        tally.digest += change
+        if namespace == SYSTEM_NAMESPACE:
+            change += self._delete_item(key)
+        return change
+
+    def _touch(self, namespace: bytes) -> Tally:
+        committed = None if namespace in self.removed else self._committed_tallies.get(namespace)
+        if committed is None:
+            raise Divergence(f"an entry writes into namespace {namespace.hex()}, which doesn't exist here")
+        tally = Tally(committed.prefix, committed.keys, committed.digest)
+        self.tallies[namespace] = tally
+        return tally
+
+    def _put_item(self, key: bytes, value: bytes) -> None:
+        item = read_item(key, value)
+        if key_of(item) != key:
+            raise ProtocolError(f"the catalogue record {key!r} is spelled otherwise than its item")
+        self.catalogue_changes[key] = item
+        if not isinstance(item, Namespace) or item.id in self.tallies:
+            return
+        if len(item.id) != NAMESPACE_ID_BYTES or item.id == SYSTEM_NAMESPACE:
+            raise ProtocolError(f"no namespace can have the id {item.id.hex()}")
+        if item.id in self.removed or item.id not in self._committed_tallies:
+            self.tallies[item.id] = Tally(root_prefix(self._next_number))
+            self._next_number += 1
+            self.removed.discard(item.id)
+
+    def _delete_item(self, key: bytes) -> int:
+        """Forget a catalogue record; a namespace's records are gone at once, and erased later."""
+        self.catalogue_changes[key] = None
+        if not key.startswith(NAMESPACE_PREFIX):
+            return 0
+        namespace = bytes.fromhex(key.removeprefix(NAMESPACE_PREFIX).decode())
+        tally = self.tallies.get(namespace) or self._touch(namespace)
+        del self.tallies[namespace]
+        self.removed.add(namespace)
+        self._txn.put(tally.prefix, b"", db=self._erasing)
+        return -tally.digest
+
+    def _new_layer(self) -> bytes:
+        self._next_layer += 1
+        return layer_prefix(self._next_layer)
+
+    def finish(self, state: State) -> State:
+        """Write the tallies and `state` (which has the journal's part) with this batch's part; return it."""
+        state = state._replace(
+            position=self._position,
+            digest=self._digest,
+            stamp=self._stamp,
+            next_layer=self._next_layer,
+            next_number=self._next_number,
+        )
+        for namespace in self.removed:
+            self._txn.delete(tally_key(namespace), db=self._meta)
+        for namespace, tally in self.tallies.items():
+            self._txn.put(tally_key(namespace), tally.pack(), db=self._meta)
+        self._txn.put(STATE_KEY, state.pack(), db=self._meta)
+        return state

@@ -1,0 +1,112 @@
+"""`kvnet verify`: every hash and digest computed again from the stored bytes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Final, NamedTuple
+
+import lmdb
+
+from kvnet.core.entries import record_hash
+from kvnet.core.versions import Position
+from kvnet.storage.environment import Environment
+from kvnet.storage.keys import walk
+from kvnet.storage.records import HEADER_BYTES, read_header
+from kvnet.storage.state import DIGEST_MODULUS, State, Tally, read_state, read_tallies
+
+SLICE_RECORDS: Final = 1000
+"""Records looked at in one read transaction: a long one would keep the pages of later commits from reuse."""
+RESTARTS_MAX: Final = 3
+"""After so many restarts because the replica moved on, everything is read in one transaction after all."""
+
+
+class Verification(NamedTuple):
+    position: Position
+    digest_stored: int
+    digest_recomputed: int
+    namespaces_differing: list[bytes]
+    """Whose tally (keys or digest) isn't what their records add up to: something is missing or too many."""
+    differing: list[tuple[bytes, bytes]]
+    """(namespace, key) of records whose bytes don't give their hash: flipped bits."""
+
+    @property
+    def good(self) -> bool:
+        in_order = not self.differing and not self.namespaces_differing
+        return in_order and self.digest_stored == self.digest_recomputed
+
+
+def verify(environment: Environment) -> Verification:
+    """Recompute everything at one position.
+
+    Reads in short transactions, from the beginning again when the replica has moved on meanwhile, and in a
+    single one when that keeps happening.
+    """
+    for _ in range(RESTARTS_MAX):
+        verification = _verify(environment, SLICE_RECORDS)
+        if verification is not None:
+            return verification
+    verification = _verify(environment, None)
+    assert verification is not None, "one transaction sees one position"
+    return verification
+
+
+def _verify(environment: Environment, slice_records: int | None) -> Verification | None:
+    """Recompute with `slice_records` per transaction, None for all in one; None when the position moved."""
+    meta, records = environment.database("meta"), environment.database("records")
+    sums = _Sums()
+    begun: Position | None = None
+    namespace, start = b"", b""
+    while True:
+        with environment.lmdb.begin(buffers=True) as txn, txn.cursor(records) as cursor:
+            state = read_state(txn, meta)
+            if begun not in (None, state.position):
+                return None
+            begun = state.position
+            tallies = read_tallies(txn, meta)
+            count = 0
+            for namespace, key, stored in islice(_walk_all(cursor, tallies, namespace, start), slice_records):  # noqa: B020  (goes on where it was)
+                sums.add(namespace, key, stored)
+                start = key + b"\0"
+                count += 1
+            if count != slice_records:
+                return sums.compare(state, tallies)
+
+
+def _walk_all(
+    cursor: lmdb.Cursor[memoryview], tallies: Mapping[bytes, Tally], namespace: bytes, start: bytes
+) -> Iterator[tuple[bytes, bytes, memoryview]]:
+    """Yield (namespace, key, stored bytes) of every record from (`namespace`, `start`) on."""
+    for each in sorted(tallies):
+        if each >= namespace:
+            for key, stored in walk(cursor, tallies[each].prefix, start if each == namespace else b""):
+                yield each, key, stored
+
+
+class _Sums:
+    """Over the records of one position, fed in any order."""
+
+    def __init__(self) -> None:
+        self._keys: defaultdict[bytes, int] = defaultdict(int)
+        self._digests: defaultdict[bytes, int] = defaultdict(int)
+        self._differing: list[tuple[bytes, bytes]] = []
+
+    def add(self, namespace: bytes, key: bytes, stored: memoryview) -> None:
+        epoch, seq, expires_at, metadata_bytes, stored_hash = read_header(stored)
+        value_at = HEADER_BYTES + metadata_bytes
+        metadata, value = bytes(stored[HEADER_BYTES:value_at]), bytes(stored[value_at:])
+        computed = record_hash(namespace, key, value, metadata, expires_at, epoch, seq)
+        if computed != stored_hash:
+            self._differing.append((namespace, key))
+        self._keys[namespace] += 1
+        self._digests[namespace] += int.from_bytes(computed, "big")
+
+    def compare(self, state: State, tallies: Mapping[bytes, Tally]) -> Verification:
+        differing = [
+            namespace
+            for namespace, tally in tallies.items()
+            if (tally.keys, tally.digest) != (self._keys[namespace], self._digests[namespace] % DIGEST_MODULUS)
+        ]
+        recomputed = sum(self._digests.values()) % DIGEST_MODULUS
+        return Verification(state.position, state.digest, recomputed, differing, self._differing)
