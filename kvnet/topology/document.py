@@ -217,6 +217,8 @@ def _shown(node: yaml.Node) -> str:
     match node:
         case yaml.ScalarNode(tag=tag) if tag == _NULL:
             return "null"
+        case yaml.ScalarNode(tag=tag, style=style) if tag in _NUMBERS and style in _STYLE_PLAIN:
+            return str(node.value)[:40]
         case yaml.ScalarNode():
             return repr(node.value) if len(node.value) <= 40 else repr(node.value[:40] + "…")
         case yaml.SequenceNode():

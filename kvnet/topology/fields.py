@@ -50,6 +50,7 @@ Fraction = Annotated[
 Sigma = Annotated[float, Meta(ge=0, le=2, extra={"write": "the spread as a fraction of the delay, such as 0.05"})]
 Megabits = Annotated[float, Meta(gt=0, extra={"write": "megabits per second, or null for no limit"})]
 RoundTrip = Annotated[float, Meta(ge=0, le=60_000, extra={"write": "the round trip in milliseconds"})]
+ExtraDelay = Annotated[float, Meta(ge=0, le=600_000, extra={"write": "milliseconds added one way"})]
 Milliseconds = Annotated[int, Meta(ge=1, le=3_600_000, extra={"write": "whole milliseconds"})]
 Count = Annotated[int, Meta(ge=1, le=1000, extra={"write": "a whole number"})]
 Intervals = Annotated[float, Meta(ge=1, le=100, extra={"write": "how many beacon intervals"})]
