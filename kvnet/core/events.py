@@ -163,16 +163,7 @@ class Report:
 
 
 Effect = (
-    Apply
-    | Empty
-    | Send
-    | Connect
-    | Disconnect
-    | AwaitWritable
-    | OpenEpoch
-    | RefuseWrites
-    | SetDeadline
-    | Report
+    Apply | Empty | Send | Connect | Disconnect | AwaitWritable | OpenEpoch | RefuseWrites | SetDeadline | Report
 )
 
 UNSENT_BYTES_MAX: Final = 128 * 1024

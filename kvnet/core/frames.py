@@ -87,6 +87,20 @@ def chain_of(chain_before: bytes, data: bytes) -> bytes:
     return digest.digest()
 
 
+def read_span(data: bytes) -> tuple[int, int]:
+    """Return the first and last seq of a frame, hashing nothing: enough to drop a repeated one.
+
+    Raises:
+        ProtocolError: not a frame.
+    """
+    if not HEADER_BYTES < len(data) <= FRAME_BYTES_MAX:
+        raise ProtocolError(f"a frame of {len(data)} bytes")
+    magic, epoch, first, last, *_ = _HEADER.unpack_from(data)
+    if magic != MAGIC or not 1 <= first <= last or epoch < 1:
+        raise ProtocolError("not a frame")
+    return first, last
+
+
 def read_frame(data: bytes, *, chain_after: bytes | None = None) -> Frame:
     """Read a frame's header from its bytes; the body is decoded only when it is applied.
 
@@ -95,11 +109,8 @@ def read_frame(data: bytes, *, chain_after: bytes | None = None) -> Frame:
     Raises:
         ProtocolError: not a frame.
     """
-    if not HEADER_BYTES < len(data) <= FRAME_BYTES_MAX:
-        raise ProtocolError(f"a frame of {len(data)} bytes")
-    magic, epoch, first, last, stamp, before, after = _HEADER.unpack_from(data)
-    if magic != MAGIC or not 1 <= first <= last or epoch < 1:
-        raise ProtocolError("not a frame")
+    read_span(data)
+    _, epoch, first, last, stamp, before, after = _HEADER.unpack_from(data)
     if chain_after is None:
         chain_after = chain_of(before, data)
     return Frame(data, epoch, first, last, stamp, before, after, chain_after)

@@ -112,6 +112,8 @@ class Beacon(NamedTuple):
     """When the next is due."""
     latency_ms: float
     """One-way time from the root to the sender."""
+    held_ms: float
+    """How long nodes on the path sat on it; next to nothing unless a subscription began after it came."""
     path: tuple[str, ...]
     """The nodes from the root to the sender, which is the last."""
 
@@ -131,8 +133,8 @@ def _to_wire(message: Message) -> list[Any]:
     match message:
         case Frames(frames):
             return [0, *frames]
-        case Beacon(beacon, head, time_ms, interval, latency, path):
-            return [1, *beacon, head, _tenths(time_ms), interval, _tenths(latency), path]
+        case Beacon(beacon, head, time_ms, interval, latency, held, path):
+            return [1, *beacon, head, _tenths(time_ms), interval, _tenths(latency), _tenths(held), path]
         case Advert():
             return [
                 2,
@@ -176,16 +178,10 @@ def _from_wire(fields: Any) -> Message:
         case [0, *frames] if all(isinstance(frame, bytes) for frame in frames):
             return Frames(tuple(frames))
         case [
-            1,
-            int() as e,
-            int() as n,
-            int() as head,
-            int() as at,
-            int() as due,
-            int() as lat,
+            1, int() as e, int() as n, int() as head, int() as at, int() as due, int() as lat, int() as held,
             list() as path,
-        ]:
-            return Beacon(BeaconId(e, n), head, at / 10, due, lat / 10, _path(path))
+        ]:  # fmt: skip
+            return Beacon(BeaconId(e, n), head, at / 10, due, lat / 10, held / 10, _path(path))
         case [
             2, int() as epoch, int() as seq, bytes() as chain, int() as e, int() as n, int() as lat,
             list() as path, int() as children, bool() as full, int() as sent, int() as echo, int() as hold,

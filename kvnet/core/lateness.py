@@ -1,0 +1,281 @@
+"""Lateness and repair: who notices that it misses something, whom it asks, and how far it goes.
+
+    late      2.5 intervals without a newer beacon · a neighbour's position that I lack 50 ms + RTT later ·
+              no parent
+    ask       the four neighbours that promise least latency, after 300 ms all; without a parent all at once
+    move      only to one with newer frames or a newer beacon; subscribe there, then leave; a second parent
+              after max(100 ms, 2 RTT), three at most
+    ladder    nobody newer for 1 s: two random members, two of the coordinator's neighbours, the coordinator;
+              a rung a second
+
+Whether a member is up is never asked: silence of the link decides, as memberlist's suspicion (75 s at 330
+nodes) would come long after the bound.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kvnet.core.events import Connect
+from kvnet.core.messages import Advert, Ask
+from kvnet.core.overlay import Overlay
+from kvnet.core.state import NEVER, Neighbour, NodeState
+from kvnet.core.tree import PARENTS_MAX, Tree
+
+FIRST_ASKED: Final = 4
+BEHIND_GRACE_MS: Final = 50.0
+PREFER_ROOM_MS: Final = 100.0
+SECOND_PARENT_MS: Final = 100.0
+LADDER_WIDTH: Final = 2
+LADDER_RUNGS: Final = 3
+OWN_NEIGHBOURS_EVERY: Final = 8
+ROOT_ASKS_PER_SECOND: Final = 10
+ROOT_ASKS_BURST: Final = 20
+SUBSCRIBE_PATIENCE_MS: Final = 1000.0
+"""A parent that was taken and has delivered nothing for this long (and two round trips) is not one."""
+
+
+class Lateness:
+    """Whether we are late, our asks, and the asks of others that we keep."""
+
+    def __init__(self, state: NodeState, tree: Tree, overlay: Overlay) -> None:
+        self.state = state
+        self.tree = tree
+        self.overlay = overlay
+        self.asks_sent = 0
+        self.ladder_asks_sent = 0
+        self._kept_asks: dict[str, Ask] = {}
+        self._lacking_seq = 0
+        self._second_after = NEVER
+        self._rung = 0
+        self._ladder_peers: dict[str, None] = {}
+        """Whom to ask as soon as the link stands."""
+        self._tokens = float(ROOT_ASKS_BURST)
+        self._tokens_at = 0.0
+
+    # -- being late ------------------------------------------------------------------------------------------
+
+    def watch_beacon(self) -> None:
+        """Be late when the next beacons stay away."""
+        state = self.state
+        wait = state.timers.late_intervals * state.beacon_interval_ms
+        state.set_timer("late", max(state.beacon_at, state.now if state.beacon_at == NEVER else NEVER) + wait)
+
+    def on_newer_beacon(self) -> None:
+        """Be on time again."""
+        state = self.state
+        if state.late_since is not None and state.tip.seq >= self._lacking_seq:
+            self._end()
+        self.watch_beacon()
+
+    def on_progress(self) -> None:
+        """Frames came: what we lacked may be here."""
+        state = self.state
+        if self._lacking_seq and state.tip.seq >= self._lacking_seq:
+            self._lacking_seq = 0
+            state.cancel_timer("lacking")
+            if state.late_since is not None and not self._beacon_is_late():
+                self._end()
+
+    def _beacon_is_late(self) -> bool:
+        state = self.state
+        return state.now - state.beacon_at > state.timers.late_intervals * state.beacon_interval_ms
+
+    def note_ahead(self, neighbour: Neighbour, advert: Advert) -> None:
+        """Remember what a neighbour has and we lack; if we still lack it 50 ms + RTT later, we are late."""
+        state = self.state
+        if advert.position.seq <= state.tip.seq or neighbour.name in state.children or self._lacking_seq:
+            return
+        self._lacking_seq = advert.position.seq
+        state.set_timer("lacking", state.now + BEHIND_GRACE_MS + neighbour.rtt_ms)
+
+    def on_lacking(self) -> None:
+        if self.state.tip.seq < self._lacking_seq:
+            self.become_late("a neighbour is ahead")
+        self._lacking_seq = 0
+
+    def on_parent_gone(self) -> None:
+        if not self.state.parents:
+            self.become_late("no parent")
+
+    def become_late(self, why: str) -> None:
+        """Start asking; nothing happens if we are late already, but that having no parent asks all at once."""
+        state = self.state
+        if state.is_root:
+            return
+        if state.late_since is None:
+            state.late_since = state.now
+            self._rung = 0
+            self._second_after = NEVER
+            state.set_timer("ladder", state.now + state.jittered(state.timers.ladder_after_ms))
+            state.report("late", why)
+        elif state.parents:
+            return
+        if state.parents:
+            self._ask(self._best(FIRST_ASKED))
+            state.set_timer("widen", state.now + state.jittered(state.timers.ask_widen_ms))
+        else:
+            self._ask(self._best(None))
+
+    def _end(self) -> None:
+        state = self.state
+        state.late_since = None
+        self._lacking_seq = 0
+        self._ladder_peers.clear()
+        for name in ("widen", "ladder", "second", "retry"):
+            state.cancel_timer(name)
+
+    # -- asking ----------------------------------------------------------------------------------------------
+
+    def _best(self, count: int | None) -> list[Neighbour]:
+        """The neighbours worth asking, those that promise least latency first."""
+        state = self.state
+        able = [
+            n
+            for n in state.neighbours.values()
+            if n.name not in state.children and n.name not in state.parents and n.barred_until <= state.now
+        ]
+        able.sort(key=lambda n: (n.cost_ms(), n.name))
+        return able[:count]
+
+    def _ask(self, neighbours: list[Neighbour], *, ladder: bool = False) -> None:
+        state = self.state
+        for neighbour in neighbours:
+            neighbour.asked_at = state.now
+            self.asks_sent += 1
+            ask = Ask(state.tip.epoch, state.tip.seq, state.beacon, ladder, state.now)
+            state.send(neighbour.name, ask)
+
+    def on_widen(self) -> None:
+        if self.state.late_since is not None:
+            self._ask([n for n in self._best(None) if n.asked_at < self.state.late_since])
+            self._try_all()
+
+    def on_link(self, neighbour: Neighbour) -> None:
+        """A link came up while we are late: it may be what we waited for."""
+        state = self.state
+        if state.late_since is None:
+            return
+        if self._ladder_peers.pop(neighbour.name, "no") is None:
+            neighbour.ladder_used_at = state.now
+            self.ladder_asks_sent += 1
+            self._ask([neighbour], ladder=True)
+        else:
+            self._ask([neighbour])
+
+    # -- moving ----------------------------------------------------------------------------------------------
+
+    def try_move(self, neighbour: Neighbour) -> None:
+        """Move to this neighbour if it has what we lack and we are late."""
+        state = self.state
+        advert = neighbour.advert
+        if state.late_since is None or advert is None or not self.tree.may_serve(neighbour):
+            return
+        if not state.is_newer(advert.position.epoch, advert.position.seq, advert.beacon):
+            return
+        if state.config.name in advert.path:
+            return
+        if advert.full and state.now < state.late_since + PREFER_ROOM_MS:
+            state.set_timer_earlier("retry", state.late_since + PREFER_ROOM_MS)
+            return
+        if len(state.parents) >= PARENTS_MAX:
+            self._drop_silent()
+        if len(state.parents) >= PARENTS_MAX or state.now < self._second_after:
+            return
+        self._second_after = state.now + max(SECOND_PARENT_MS, 2 * neighbour.rtt_ms)
+        state.set_timer_earlier("retry", self._second_after)
+        self.tree.add_parent(neighbour.name, late=True)
+
+    def _drop_silent(self) -> None:
+        """Leave the parent that has been silent longest, if it had its chance."""
+        state = self.state
+        silent = [
+            p for p in state.parents.values() if state.now - max(p.since, p.heard_at) > SUBSCRIBE_PATIENCE_MS
+        ]
+        if silent:
+            self.tree.leave(min(silent, key=lambda p: (p.heard_at, p.since, p.name)).name)
+
+    def on_retry(self) -> None:
+        self._try_all()
+
+    def _try_all(self) -> None:
+        state = self.state
+        if state.late_since is None:
+            return
+        fresh = [n for n in self._best(None) if n.advert_at >= state.late_since]
+        for neighbour in fresh:
+            self.try_move(neighbour)
+
+    # -- the ladder ------------------------------------------------------------------------------------------
+
+    def on_ladder(self) -> None:
+        """Climb a rung: leave the neighbourhood, a step a second, until somebody has something newer."""
+        state = self.state
+        if state.late_since is None:
+            return
+        config = state.config
+        match self._rung % LADDER_RUNGS:
+            case 0:
+                others = [m for m in config.members if m != config.name and m not in state.neighbours]
+                peers = state.rng.sample(others, min(LADDER_WIDTH, len(others)))
+            case 1:
+                others = [m for m in config.root_links if m != config.name]
+                peers = state.rng.sample(others, min(LADDER_WIDTH, len(others)))
+            case _:
+                peers = [config.root]
+        if self._rung % OWN_NEIGHBOURS_EVERY == OWN_NEIGHBOURS_EVERY - 1:
+            self._ask(self._best(None))
+        self._drop_silent()
+        for peer in peers:
+            neighbour = state.neighbours.get(peer)
+            if neighbour is None:
+                self._ladder_peers[peer] = None
+                self.overlay.expect_ladder(peer)
+                state.out.append(Connect(peer))
+            elif neighbour.barred_until <= state.now:
+                if neighbour.ladder_used_at is not None:
+                    neighbour.ladder_used_at = state.now
+                self.ladder_asks_sent += 1
+                self._ask([neighbour], ladder=True)
+        self._rung += 1
+        state.set_timer("ladder", state.now + state.jittered(state.timers.ladder_step_ms))
+
+    # -- the asks of others ----------------------------------------------------------------------------------
+
+    def on_ask(self, peer: str, ask: Ask) -> bool:
+        """Return whether to answer now; else keep a neighbour's ask until there is something newer."""
+        state = self.state
+        if state.is_root and ask.ladder and not self._take_token():
+            return False
+        if (state.applied.epoch, state.applied.seq) > (ask.epoch, ask.seq) or (
+            state.advertised_beacon() > ask.beacon
+        ):
+            return True
+        if not ask.ladder:
+            self._kept_asks[peer] = ask
+        return False
+
+    def answerable(self) -> list[str]:
+        """Take out the kept asks for which we now have something newer."""
+        if not self._kept_asks:
+            return []
+        state = self.state
+        here = (state.applied.epoch, state.applied.seq)
+        beacon = state.advertised_beacon()
+        peers = [p for p, ask in self._kept_asks.items() if here > (ask.epoch, ask.seq) or beacon > ask.beacon]
+        for peer in peers:
+            del self._kept_asks[peer]
+        return peers
+
+    def forget(self, peer: str) -> None:
+        self._kept_asks.pop(peer, None)
+
+    def _take_token(self) -> bool:
+        now = self.state.now
+        gained = (now - self._tokens_at) * ROOT_ASKS_PER_SECOND / 1000
+        self._tokens = min(ROOT_ASKS_BURST, self._tokens + gained)
+        self._tokens_at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True

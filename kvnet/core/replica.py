@@ -1,0 +1,261 @@
+"""One node's protocol: events in, effects out. Routing only; the rules stand in the parts it is made of."""
+
+from __future__ import annotations
+
+import random
+from typing import assert_never
+
+from kvnet.core.events import (
+    Applied,
+    DeadlineReached,
+    DialFailed,
+    Disconnect,
+    Effect,
+    Event,
+    FramesCut,
+    JournalPort,
+    LinkPort,
+    LinkWritable,
+    MessageReceived,
+    PeerLost,
+    PeerUp,
+    SetDeadline,
+    Started,
+)
+from kvnet.core.lateness import Lateness
+from kvnet.core.messages import (
+    Advert,
+    Ask,
+    Beacon,
+    Frames,
+    Message,
+    Move,
+    Reason,
+    Refused,
+    Subscribe,
+    Unsubscribe,
+)
+from kvnet.core.overlay import Overlay
+from kvnet.core.root import Phase, Root
+from kvnet.core.state import Neighbour, NodeConfig, NodeState
+from kvnet.core.stream import Stream
+from kvnet.core.tree import PARENTS_MAX, Tree
+from kvnet.timers import Timers
+
+
+class Replica:
+    """One node's protocol state; owns no socket, clock, task or file.
+
+    State changes only in `handle`; the caller supplies the time and carries out the effects in order.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        timers: Timers,
+        journal: JournalPort,
+        links: LinkPort,
+        rng: random.Random,
+    ) -> None:
+        self.state = NodeState(config, timers, journal, links, rng)
+        self.stream = Stream(self.state)
+        self.tree = Tree(self.state)
+        self.overlay = Overlay(self.state)
+        self.lateness = Lateness(self.state, self.tree, self.overlay)
+        self.root = Root(self.state, self.tree)
+        self._deadline: float | None = None
+
+    @property
+    def name(self) -> str:
+        return self.state.config.name
+
+    def handle(self, event: Event, now_ms: float) -> list[Effect]:
+        """Return what must be done now that this happened, in order."""
+        state = self.state
+        state.now = now_ms
+        state.out = []
+        match event:
+            case MessageReceived(peer, message):
+                self._on_message(peer, message)
+            case Applied(position):
+                if position.seq <= state.tip.seq:
+                    state.applied = position
+                self._answer_asks()
+            case DeadlineReached():
+                self._on_deadline()
+            case LinkWritable(peer):
+                self.stream.on_writable(peer)
+            case FramesCut(frames):
+                self.stream.add_own(frames)
+                self.root.on_frames_cut()
+                self.stream.pump_all()
+                self._answer_asks()
+            case PeerUp(peer, rtt_ms):
+                if peer in state.neighbours:
+                    self._on_lost(peer)
+                self.lateness.on_link(self.overlay.on_up(peer, rtt_ms))
+            case PeerLost(peer):
+                self._on_lost(peer)
+            case DialFailed(peer):
+                self.overlay.on_dial_failed(peer)
+            case Started():
+                self._start()
+            case _:
+                assert_never(event)
+        out = state.out
+        deadline = state.next_deadline()
+        if deadline is not None and deadline != self._deadline:
+            self._deadline = deadline
+            out.append(SetDeadline(deadline))
+        return out
+
+    def _start(self) -> None:
+        self.overlay.start()
+        if self.state.is_root:
+            self.root.start()
+        else:
+            self.lateness.become_late("just started")
+
+    def _on_lost(self, peer: str) -> None:
+        state = self.state
+        state.children.pop(peer, None)
+        was_parent = state.parents.pop(peer, None) is not None
+        self.lateness.forget(peer)
+        self.overlay.on_lost(peer)
+        if was_parent and state.is_root:
+            self.root.on_refused(peer)
+        elif was_parent:
+            self.lateness.on_parent_gone()
+
+    def _on_message(self, peer: str, message: Message) -> None:
+        state = self.state
+        neighbour = state.neighbours.get(peer)
+        if neighbour is None:
+            return  # its link died while this was on the way
+        match message:
+            case Frames():
+                self._on_frames(peer, message)
+            case Beacon():
+                if self.tree.on_beacon(peer, message):
+                    self.lateness.on_newer_beacon()
+                    self.stream.pump_all()
+                    self._answer_asks()
+            case Advert():
+                self._on_advert(neighbour, message)
+            case Ask():
+                if neighbour.barred_until <= state.now and self.lateness.on_ask(peer, message):
+                    self.overlay.send_advert(neighbour, wants_echo=False)
+                if neighbour.ladder_used_at is not None:
+                    neighbour.ladder_used_at = state.now
+            case Subscribe():
+                self.stream.on_subscribe(peer, message)
+            case Unsubscribe():
+                state.children.pop(peer, None)
+            case Refused():
+                self._on_refused(peer, message)
+            case Move():
+                self.tree.on_move(peer)
+                if self.tree.is_moving:
+                    for other in state.neighbours.values():
+                        if other.name != peer and other.name not in state.children:
+                            self.overlay.send_advert(other, wants_echo=True)
+            case _:
+                assert_never(message)
+
+    def _on_frames(self, peer: str, message: Frames) -> None:
+        state = self.state
+        parent = state.parents.get(peer)
+        if parent is None:
+            self.stream.frames_received += len(message.frames)
+            self.stream.frame_bytes_received += sum(map(len, message.frames))
+            return  # we left this parent while the frames were on the way
+        parent.heard_at = state.now
+        moved = self.stream.take(peer, message)
+        neighbour = state.neighbours.get(peer)
+        if neighbour is not None and neighbour.barred_until > state.now:
+            self.tree.leave(peer)
+            self.lateness.on_parent_gone()
+        if not state.parents and not state.is_root:
+            self.lateness.become_late("starting over")
+        if moved:
+            self.lateness.on_progress()
+            if state.is_root:
+                self.root.on_progress()
+
+    def _on_advert(self, neighbour: Neighbour, advert: Advert) -> None:
+        state = self.state
+        self.overlay.on_advert(neighbour, advert)
+        if advert.wants_echo:
+            self.overlay.send_advert(neighbour, wants_echo=False)
+        if state.is_root:
+            self.root.on_advert(neighbour)
+            return
+        self.tree.consider(neighbour)
+        self.lateness.note_ahead(neighbour, advert)
+        self.lateness.try_move(neighbour)
+
+    def _on_refused(self, peer: str, message: Refused) -> None:
+        state = self.state
+        was_parent = self.tree.on_refused(peer, message)
+        if message.reason is Reason.MISMATCH and not self._is_opening_root():
+            self.stream.dispute(peer, message.position)
+        if state.is_root:
+            self.root.on_refused(peer)
+        elif was_parent:
+            self.lateness.on_parent_gone()
+
+    def _is_opening_root(self) -> bool:
+        return self.state.is_root and self.root.phase is not Phase.OPEN
+
+    def _answer_asks(self) -> None:
+        for peer in self.lateness.answerable():
+            neighbour = self.state.neighbours.get(peer)
+            if neighbour is not None:
+                self.overlay.send_advert(neighbour, wants_echo=False)
+
+    def _on_deadline(self) -> None:
+        state = self.state
+        self._deadline = None
+        for timer in state.due_timers():
+            match timer:
+                case "overlay":
+                    self.overlay.tick()
+                case "advert":
+                    self.overlay.advert_all()
+                    surplus = len(state.children) - state.timers.children_max
+                    if surplus > 0:
+                        self.stream.ask_to_move(surplus)
+                case "late":
+                    self.lateness.become_late("no newer beacon")
+                    self.lateness.watch_beacon()
+                case "lacking":
+                    self.lateness.on_lacking()
+                case "widen":
+                    self.lateness.on_widen()
+                case "retry":
+                    self.lateness.on_retry()
+                case "ladder":
+                    self.lateness.on_ladder()
+                case "review":
+                    self.tree.review()
+                case "root":
+                    self.root.on_timer()
+                    self.stream.pump_all()
+                case _:
+                    raise AssertionError(f"a timer nobody set: {timer}")
+
+    def check_invariants(self) -> None:
+        """Assert what must hold between any two events; cheap enough for every simulated step."""
+        state = self.state
+        assert state.applied.seq <= state.tip.seq, "applied what was never taken"
+        assert not state.parents.keys() & state.children.keys(), "a parent that is a child"
+        assert len(state.parents) <= PARENTS_MAX, "too many parents"
+        assert state.config.name not in state.neighbours, "a link to myself"
+        for name in (*state.parents, *state.children):
+            assert name in state.neighbours, f"{name} serves or is served without a link"
+        assert state.config.name not in state.path, "a path through myself"
+        if state.is_root:
+            assert len(state.children) <= state.timers.coordinator_children_max, "too many copies"
+
+
+__all__ = ["Disconnect", "NodeConfig", "Replica"]

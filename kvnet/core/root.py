@@ -1,0 +1,138 @@
+"""The coordinator's part in the protocol: starting as a replica, opening an epoch, and the beacons.
+
+It asks the members it reaches where they stand (their first adverts tell), fetches what any has beyond it on
+its own chain, and only then opens a new epoch. It refuses to write where that could lose what was acknowledged.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Final
+
+from kvnet.core.events import OpenEpoch, RefuseWrites
+from kvnet.core.messages import BeaconId
+from kvnet.core.state import NEVER, Neighbour, NodeState
+from kvnet.core.tree import Tree
+
+LISTEN_MS: Final = 500.0
+CATCH_UP_PATIENCE_MS: Final = 5000.0
+BUSY_MS: Final = 1000.0
+
+
+class Phase(Enum):
+    LISTENING = auto()
+    CATCHING_UP = auto()
+    OPENING = auto()
+    OPEN = auto()
+    REFUSING = auto()
+
+
+class Root:
+    """The coordinator's start and its beacons; idle at every other node."""
+
+    def __init__(self, state: NodeState, tree: Tree) -> None:
+        self.state = state
+        self.tree = tree
+        self.phase = Phase.LISTENING
+        self._epoch_seen = state.tip.epoch
+        self._ahead: dict[str, tuple[int, int]] = {}
+        self._tried: set[str] = set()
+        self._frame_at = NEVER
+
+    def start(self) -> None:
+        self.state.set_timer("root", self.state.now + LISTEN_MS)
+
+    def on_advert(self, neighbour: Neighbour) -> None:
+        """Note who is ahead of us while we may still catch up."""
+        if self.phase in {Phase.OPENING, Phase.OPEN} or neighbour.advert is None:
+            return
+        position = neighbour.advert.position
+        self._epoch_seen = max(self._epoch_seen, position.epoch)
+        if (position.epoch, position.seq) > (self.state.tip.epoch, self.state.tip.seq):
+            self._ahead[neighbour.name] = (position.epoch, position.seq)
+        if self.phase is Phase.REFUSING:
+            self._decide()
+
+    def on_timer(self) -> None:
+        if self.phase is Phase.LISTENING:
+            self._decide()
+        elif self.phase is Phase.CATCHING_UP:
+            for name in list(self.state.parents):
+                self._ahead.pop(name, None)
+                self.tree.leave(name)
+            self._decide()
+        elif self.phase is Phase.OPEN:
+            self._beacon()
+
+    def on_progress(self) -> None:
+        """Frames came while catching up."""
+        if self.phase is Phase.CATCHING_UP:
+            self._decide()
+
+    def on_refused(self, peer: str) -> None:
+        """A member that is ahead can't give us what we lack."""
+        if self.phase is Phase.CATCHING_UP:
+            self._tried.add(peer)
+            self._decide()
+
+    def _decide(self) -> None:
+        state, config = self.state, self.state.config
+        here = (state.tip.epoch, state.tip.seq)
+        ahead = {name: there for name, there in self._ahead.items() if there > here}
+        if state.tip.seq == 0 and not config.fresh and not config.recover:
+            self._refuse("the coordinator's disk is empty but its network has a history; start with --recover")
+            return
+        if not ahead or config.accept_loss:
+            self._open()
+            return
+        best = sorted(
+            (there, name) for name, there in ahead.items() if name not in self._tried and name in state.neighbours
+        )
+        if not best:
+            behind = max(there[1] for there in ahead.values()) - state.tip.seq
+            self._refuse(
+                f"the network is {behind} writes ahead and no member can give them back; "
+                "start with --accept-loss to go on without them"
+            )
+            return
+        name = best[-1][1]
+        if name not in state.parents:
+            for other in list(state.parents):
+                self.tree.leave(other)
+            self._tried.add(name)
+            self.tree.add_parent(name, late=True)
+        self.phase = Phase.CATCHING_UP
+        state.set_timer("root", state.now + CATCH_UP_PATIENCE_MS)
+
+    def _refuse(self, why: str) -> None:
+        if self.phase is not Phase.REFUSING:
+            self.phase = Phase.REFUSING
+            self.state.out.append(RefuseWrites(why))
+
+    def _open(self) -> None:
+        for name in list(self.state.parents):
+            self.tree.leave(name)
+        self.phase = Phase.OPENING
+        self.state.cancel_timer("root")
+        self.state.out.append(OpenEpoch(max(self._epoch_seen, self.state.tip.epoch) + 1))
+
+    def on_frames_cut(self) -> None:
+        state = self.state
+        self._frame_at = state.now
+        if self.phase is not Phase.OPEN:
+            self.phase = Phase.OPEN
+            self._beacon()
+            return
+        busy_due = state.beacon_at + state.timers.beacon_interval_busy_ms
+        state.set_timer_earlier("root", max(state.now, busy_due))
+
+    def _beacon(self) -> None:
+        state = self.state
+        busy = state.now - self._frame_at < BUSY_MS
+        state.beacon = BeaconId(state.tip.epoch, state.beacon.number + 1)
+        state.beacon_at = state.now
+        state.beacon_interval_ms = (
+            state.timers.beacon_interval_busy_ms if busy else state.timers.beacon_interval_ms
+        )
+        state.head_seq = state.tip.seq
+        state.set_timer("root", state.now + state.beacon_interval_ms)

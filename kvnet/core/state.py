@@ -1,0 +1,207 @@
+"""What the parts of one node's protocol share: where it stands, its neighbours, its timers and its effects."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from kvnet.core.events import Effect, JournalPort, LinkPort, Report, Send
+from kvnet.core.messages import Advert, BeaconId, Message
+from kvnet.core.versions import Position
+from kvnet.timers import Timers
+
+RTT_WINDOW_MS: Final = 60_000
+RTT_SAMPLES_MAX: Final = 16
+NEVER: Final = float("-inf")
+NO_BEACON: Final = BeaconId(0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """Who a node is and whom it could know; the address book is shared and read-only at any size."""
+
+    name: str
+    root: str
+    """The coordinator's name."""
+    members: tuple[str, ...]
+    """Every PoP, in the topology's order."""
+    nearest: tuple[str, ...]
+    """Other PoPs, nearest first; a few dozen suffice."""
+    root_links: tuple[str, ...]
+    """The PoPs the coordinator dials."""
+    accept_loss: bool = False
+    """Coordinator only: write although the network is ahead."""
+    recover: bool = False
+    """Coordinator only: an empty disk may be filled from the network."""
+    fresh: bool = True
+    """Coordinator only: no history was ever begun here, so that an empty disk is what it should be."""
+
+    @property
+    def is_root(self) -> bool:
+        return self.name == self.root
+
+
+@dataclass(slots=True)
+class Neighbour:
+    """A peer with a link, as far as we know it."""
+
+    name: str
+    up_at: float
+    rtts: list[tuple[float, float]] = field(default_factory=list)
+    """(when, round trip), newest last, of the last minute."""
+    rtt_ms: float = 0.0
+    """The least of them."""
+    advert: Advert | None = None
+    advert_at: float = NEVER
+    heard_sent_ms: float = -1.0
+    """Its last `sent_ms`, to be echoed."""
+    heard_at: float = NEVER
+    barred_until: float = NEVER
+    """Its history differs from ours: not listened to until then."""
+    useless_until: float = NEVER
+    """It refused us: not asked to serve until then."""
+    asked_at: float = NEVER
+    ladder_used_at: float | None = None
+    """The link was dialled for the ladder, last used then; None for a link of the overlay."""
+
+    def measure(self, now: float, rtt_ms: float) -> None:
+        self.rtts = [(at, rtt) for at, rtt in self.rtts if now - at < RTT_WINDOW_MS][-RTT_SAMPLES_MAX + 1 :]
+        self.rtts.append((now, max(0.0, rtt_ms)))
+        self.rtt_ms = min(rtt for _, rtt in self.rtts)
+
+    @property
+    def one_way_ms(self) -> float:
+        return self.rtt_ms / 2
+
+    def cost_ms(self) -> float:
+        """What our latency from the root would be behind it."""
+        return self.advert.latency_ms + self.one_way_ms if self.advert else float("inf")
+
+
+class NodeState:
+    """The shared state. `now` and `out` belong to the event being handled; the rest to its owner, named here."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        timers: Timers,
+        journal: JournalPort,
+        links: LinkPort,
+        rng: random.Random,
+    ) -> None:
+        self.config = config
+        self.timers = timers
+        self.journal = journal
+        self.links = links
+        self.rng = rng
+        self.now = 0.0
+        self.out: list[Effect] = []
+        # overlay
+        self.neighbours: dict[str, Neighbour] = {}
+        # stream
+        self.tip: Position = journal.position
+        """Received and chain-checked; at or ahead of `applied`."""
+        self.applied: Position = journal.position
+        self.children: dict[str, Child] = {}
+        # tree
+        self.parents: dict[str, Parent] = {}
+        """By name, in the order they were taken; the first to deliver matters, not the order."""
+        self.beacon = NO_BEACON
+        self.beacon_at = NEVER
+        self.beacon_time_ms = 0.0
+        self.beacon_held_ms = 0.0
+        self.beacon_interval_ms = timers.beacon_interval_ms
+        self.head_seq = 0
+        self.latency_ms = 0.0 if config.is_root else float("inf")
+        self.path: tuple[str, ...] = ()
+        # lateness
+        self.late_since: float | None = None
+        self._timers: dict[str, float] = {}
+
+    @property
+    def is_root(self) -> bool:
+        return self.config.is_root
+
+    def send(self, peer: str, message: Message) -> None:
+        self.out.append(Send(peer, message))
+
+    def report(self, what: str, detail: str) -> None:
+        self.out.append(Report(what, detail))
+
+    def jittered(self, ms: float) -> float:
+        """This long ± 20 %, so that what happens to all doesn't make all act at once."""
+        return ms * self.rng.uniform(0.8, 1.2)
+
+    # -- timers, one deadline for all ------------------------------------------------------------------------
+
+    def set_timer(self, name: str, at_ms: float) -> None:
+        self._timers[name] = at_ms
+
+    def set_timer_earlier(self, name: str, at_ms: float) -> None:
+        self._timers[name] = min(at_ms, self._timers.get(name, at_ms))
+
+    def cancel_timer(self, name: str) -> None:
+        self._timers.pop(name, None)
+
+    def has_timer(self, name: str) -> bool:
+        return name in self._timers
+
+    def next_deadline(self) -> float | None:
+        return min(self._timers.values(), default=None)
+
+    def due_timers(self) -> Iterator[str]:
+        """Yield and forget the timers that are due, in the order of their times, then of their names."""
+        due = sorted((at, name) for name, at in self._timers.items() if at <= self.now)
+        for _, name in due:
+            if self._timers.get(name, float("inf")) <= self.now:
+                del self._timers[name]
+                yield name
+
+    # -- derived ---------------------------------------------------------------------------------------------
+
+    def advertised_beacon(self) -> BeaconId:
+        """The newest beacon that counts for whoever reads our records: its head is applied."""
+        return self.beacon if self.applied.seq >= self.head_seq else NO_BEACON
+
+    def is_newer(self, epoch: int, seq: int, beacon: BeaconId) -> bool:
+        """Whether that is newer than what we have, in frames or in beacon."""
+        return (epoch, seq) > (self.tip.epoch, self.tip.seq) or beacon > self.beacon
+
+    def is_full(self) -> bool:
+        return len(self.children) >= self.timers.children_max
+
+
+@dataclass(slots=True)
+class Child:
+    """A peer we serve: a cursor into our journal, not a queue."""
+
+    name: str
+    seq: int
+    """The last seq handed to its link."""
+    since: float
+    beacon: BeaconId = NO_BEACON
+    """The last beacon handed to its link."""
+    waiting: bool = False
+    """`AwaitWritable` is under way."""
+    moved_at: float = NEVER
+    """When it was last asked to find another parent."""
+
+
+@dataclass(slots=True)
+class Parent:
+    """A peer that serves us."""
+
+    name: str
+    since: float
+    beacon: BeaconId = NO_BEACON
+    """The newest it delivered."""
+    beacon_at: float = NEVER
+    behind_at: float = NEVER
+    """When it last delivered a beacon more than 50 ms after another parent, or missed one."""
+    heard_at: float = NEVER
+    """When it last delivered anything."""
+
+
+Handler = Callable[[], None]

@@ -1,0 +1,256 @@
+"""Subscriptions: frames in from our parents, chain-checked; frames out to our children, cursor by cursor.
+
+A child is a cursor into the journal, not a queue: it costs no memory, slows nobody and has no gaps. The newest
+frames are kept in memory as well, so that forwarding doesn't wait for the commit.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Final
+
+from kvnet.core.events import UNSENT_BYTES_MAX, Apply, AwaitWritable, Empty
+from kvnet.core.frames import Frame, read_frame, read_span
+from kvnet.core.messages import Beacon, Frames, Move, Reason, Refused, Subscribe
+from kvnet.core.state import Child, NodeState
+from kvnet.core.versions import GENESIS, Position
+from kvnet.errors import BeyondHorizon, ProtocolError
+
+MESSAGE_FRAME_BYTES: Final = 64 * 1024
+RECENT_BYTES_MAX: Final = 512 * 1024
+MOVE_AGAIN_MS: Final = 5000
+
+
+class Stream:
+    """Our children's cursors and our own tip."""
+
+    def __init__(self, state: NodeState) -> None:
+        self.state = state
+        self.frames_received = 0
+        self.frames_duplicate = 0
+        self.frame_bytes_received = 0
+        self.frame_bytes_sent = 0
+        self._recent: list[Frame] = []
+        self._recent_first: list[int] = []
+        self._recent_bytes = 0
+        self._disputes: dict[str, Position] = {}
+        """What peers whose history differs have instead of ours, by peer."""
+
+    # -- in --------------------------------------------------------------------------------------------------
+
+    def take(self, peer: str, message: Frames) -> bool:
+        """Take what continues our history from a parent's message; return whether the tip moved.
+
+        Repeated frames are dropped; a frame of another history bars the peer.
+        """
+        state = self.state
+        tip = state.tip
+        taken: list[Frame] = []
+        for data in message.frames:
+            self.frames_received += 1
+            self.frame_bytes_received += len(data)
+            try:
+                first, last = read_span(data)
+                if last <= tip.seq:
+                    self.frames_duplicate += 1
+                    continue
+                if first > tip.seq + 1:
+                    break  # a gap: this subscription was made for another tip; lateness will mend it
+                frame = read_frame(data)
+            except ProtocolError as error:
+                state.report("malformed", f"{peer}: {error}")
+                break
+            if first != tip.seq + 1 or frame.chain_before != tip.chain or frame.epoch < tip.epoch:
+                self.dispute(peer, Position(frame.epoch, first - 1, frame.chain_before))
+                break
+            taken.append(frame)
+            tip = frame.position
+        if not taken:
+            return False
+        state.tip = tip
+        self._remember(taken)
+        self.pump_all()
+        state.out.append(Apply(tuple(taken)))
+        return True
+
+    def add_own(self, frames: tuple[Frame, ...]) -> None:
+        """Take frames that our own writer cut; they are durable and applied already."""
+        state = self.state
+        state.tip = state.applied = frames[-1].position
+        state.head_seq = state.tip.seq
+        self._remember(list(frames))
+        self.pump_all()
+
+    def dispute(self, peer: str, theirs: Position) -> None:
+        """Note that a peer's history differs from ours; be forked if a higher epoch or two peers say so."""
+        state = self.state
+        neighbour = state.neighbours.get(peer)
+        if neighbour is not None:
+            neighbour.barred_until = state.now + state.timers.peer_bar_ms
+        state.report("mismatch", f"{peer} has {theirs} where we are at {state.tip}")
+        if state.is_root:
+            return
+        agreeing = [other for other, position in self._disputes.items() if position == theirs and other != peer]
+        self._disputes[peer] = theirs
+        if theirs.epoch > state.tip.epoch or agreeing:
+            state.report("forked", f"{peer} and {agreeing} against us at {state.tip}: starting over")
+            self.start_over()
+
+    def start_over(self) -> None:
+        """Throw our replica away: the network's history is not ours."""
+        state = self.state
+        self._disputes.clear()
+        for neighbour in state.neighbours.values():
+            neighbour.barred_until = neighbour.useless_until = state.now
+        for child in list(state.children):
+            self.drop_child(child, Reason.BEHIND)
+        self._recent.clear()
+        self._recent_first.clear()
+        self._recent_bytes = 0
+        state.tip = state.applied = GENESIS
+        state.out.append(Empty())
+
+    def _remember(self, frames: list[Frame]) -> None:
+        self._recent.extend(frames)
+        self._recent_first.extend(frame.first_seq for frame in frames)
+        self._recent_bytes += sum(len(frame.data) for frame in frames)
+        if self._recent_bytes > RECENT_BYTES_MAX:
+            # Drop half at once: the cost is spread over many frames. What isn't committed yet always stays.
+            keep, kept = len(self._recent), 0
+            while keep > 1 and (
+                kept < RECENT_BYTES_MAX // 2 or self._recent[keep - 1].last_seq > self.state.applied.seq
+            ):
+                keep -= 1
+                kept += len(self._recent[keep].data)
+            del self._recent[:keep], self._recent_first[:keep]
+            self._recent_bytes = kept
+
+    # -- out -------------------------------------------------------------------------------------------------
+
+    def on_subscribe(self, peer: str, message: Subscribe) -> None:
+        state = self.state
+        theirs, tip = message.position, state.tip
+        known = peer in state.children
+        reason: Reason | None = None
+        if peer in state.parents or peer not in state.neighbours:
+            reason = Reason.BEHIND
+        elif not known and self._has_no_room(late=message.late):
+            reason = Reason.FULL
+        elif theirs.seq > tip.seq:
+            if theirs.epoch < tip.epoch:
+                reason = Reason.MISMATCH
+        elif theirs != tip and not self._holds(theirs):
+            reason = Reason.HORIZON if theirs.seq < state.journal.horizon_seq else Reason.MISMATCH
+        if reason is not None:
+            self._refuse(peer, reason, theirs)
+            return
+        state.children[peer] = Child(peer, theirs.seq, state.now)
+        self.pump(peer)
+        if not known and len(state.children) > state.timers.children_max:
+            self.ask_to_move(1, apart_from=peer)
+
+    def _has_no_room(self, *, late: bool) -> bool:
+        state = self.state
+        if state.is_root:
+            return len(state.children) >= state.timers.coordinator_children_max
+        return state.is_full() and not late
+
+    def _holds(self, theirs: Position) -> bool:
+        index = bisect_left(self._recent_first, theirs.seq + 1)
+        if index < len(self._recent) and self._recent_first[index] == theirs.seq + 1:
+            return self._recent[index].chain_before == theirs.chain
+        return self.state.journal.holds(theirs)
+
+    def _refuse(self, peer: str, reason: Reason, theirs: Position) -> None:
+        """Refuse; on another history tell our last frame end up to theirs, the same at all who share ours."""
+        state = self.state
+        state.children.pop(peer, None)
+        mine = state.tip
+        if reason is Reason.MISMATCH and theirs.seq < mine.seq:
+            mine = state.journal.end_before(theirs.seq) or mine
+        state.send(peer, Refused(reason, mine))
+
+    def drop_child(self, peer: str, reason: Reason) -> None:
+        if self.state.children.pop(peer, None) is not None:
+            self.state.send(peer, Refused(reason, self.state.tip))
+
+    def ask_to_move(self, count: int, apart_from: str = "") -> None:
+        """Ask this many children to find another parent, none twice within 5 s."""
+        state = self.state
+        able = [
+            child
+            for child in state.children.values()
+            if child.name != apart_from and state.now - child.moved_at >= MOVE_AGAIN_MS
+        ]
+        for child in state.rng.sample(able, min(count, len(able))):
+            child.moved_at = state.now
+            state.send(child.name, Move())
+
+    def pump_all(self) -> None:
+        for peer in list(self.state.children):
+            self.pump(peer)
+
+    def on_writable(self, peer: str) -> None:
+        child = self.state.children.get(peer)
+        if child is not None:
+            child.waiting = False
+            self.pump(peer)
+
+    def pump(self, peer: str) -> None:
+        """Hand the child's link what it takes: frames from its cursor on, then the beacon that follows them."""
+        state = self.state
+        child = state.children[peer]
+        if child.waiting:
+            return
+        if child.seq < state.tip.seq:
+            room = UNSENT_BYTES_MAX - state.links.unsent_bytes(peer)
+            while child.seq < state.tip.seq:
+                if room <= 0:
+                    child.waiting = True
+                    state.out.append(AwaitWritable(peer))
+                    return
+                frames = self._frames_after(child)
+                if not frames:
+                    return
+                size = sum(len(frame.data) for frame in frames)
+                room -= size
+                self.frame_bytes_sent += size
+                child.seq = frames[-1].last_seq
+                state.send(peer, Frames(tuple(frame.data for frame in frames)))
+        if state.beacon > child.beacon and child.seq >= state.head_seq:
+            child.beacon = state.beacon
+            state.send(peer, self._own_beacon())
+
+    def _frames_after(self, child: Child) -> list[Frame]:
+        """The child's next frames, or none after it was refused for asking what we can't give."""
+        frames: list[Frame] = []
+        index = bisect_left(self._recent_first, child.seq + 1)
+        if index < len(self._recent) and (index > 0 or self._recent_first[0] == child.seq + 1):
+            size = 0
+            for frame in self._recent[index:]:
+                size += len(frame.data)
+                if frames and size > MESSAGE_FRAME_BYTES:
+                    break
+                frames.append(frame)
+        else:
+            try:
+                frames = list(self.state.journal.frames_after(child.seq, MESSAGE_FRAME_BYTES))
+            except BeyondHorizon:
+                self.drop_child(child.name, Reason.HORIZON)
+                return []
+        if frames and frames[0].first_seq != child.seq + 1:
+            self._refuse(child.name, Reason.MISMATCH, Position(self.state.tip.epoch, child.seq, b""))
+            return []
+        return frames
+
+    def _own_beacon(self) -> Beacon:
+        state = self.state
+        return Beacon(
+            state.beacon,
+            state.head_seq,
+            state.beacon_time_ms,
+            state.beacon_interval_ms,
+            state.latency_ms,
+            state.beacon_held_ms + state.now - state.beacon_at,
+            (*state.path, state.config.name),
+        )

@@ -1,0 +1,175 @@
+"""Parent choice: a tree of least latency from the root, found as distance-vector routing finds it (DSDV, Babel).
+
+A beacon plays the part of DSDV's sequence number. A node takes as its parent only a neighbour with a newer
+beacon than its own, or with the same beacon and nearer to the root than itself; with one parent each, that
+forbids loops. Where we leave the papers: latency is the metric, adverts are rare (5 s) and beacons carry the
+route, and a node that is late may have up to three parents (lateness.py), so that a short loop can form; it
+gets no new beacon and ends at the late limit.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kvnet.core.messages import Advert, Beacon, Reason, Refused, Subscribe, Unsubscribe
+from kvnet.core.state import NEVER, Neighbour, NodeState, Parent
+
+HYSTERESIS_MS: Final = 5.0
+HYSTERESIS_SHARE: Final = 0.10
+BEHIND_MS: Final = 50.0
+HELPFUL_MS: Final = 30_000.0
+MOVING_MS: Final = 1000.0
+USELESS_MS: Final = 5000.0
+PARENTS_MAX: Final = 3
+
+
+class Tree:
+    """Which neighbours serve us, and what their beacons told."""
+
+    def __init__(self, state: NodeState) -> None:
+        self.state = state
+        self._moving_until = NEVER
+        self.parent_changes = 0
+
+    # -- whom we may take ------------------------------------------------------------------------------------
+
+    def may_serve(self, neighbour: Neighbour) -> bool:
+        """Whether it isn't our child, our parent already, of another history or known to refuse us."""
+        state = self.state
+        return (
+            neighbour.advert is not None
+            and neighbour.name not in state.children
+            and neighbour.name not in state.parents
+            and neighbour.barred_until <= state.now
+            and neighbour.useless_until <= state.now
+        )
+
+    def is_feasible(self, advert: Advert) -> bool:
+        """The rule that forbids loops."""
+        state = self.state
+        return advert.beacon > state.beacon or (
+            advert.beacon == state.beacon and advert.latency_ms < state.latency_ms
+        )
+
+    def consider(self, neighbour: Neighbour) -> None:
+        """Take the sender of the advert that has just come as parent if that is clearly better, or asked for."""
+        state = self.state
+        advert = neighbour.advert
+        if advert is None or state.is_root or not state.parents or not self.may_serve(neighbour):
+            return
+        if state.config.name in advert.path:
+            return
+        if state.now < self._moving_until:
+            # Asked to move: any neighbour with our beacon, room, and a path without us will do.
+            if advert.beacon >= state.beacon and not advert.full:
+                self._moving_until = NEVER
+                self.replace_parents(neighbour.name, late=False)
+            return
+        if advert.full or not self.is_feasible(advert):
+            return
+        cost, mine = neighbour.cost_ms(), state.latency_ms
+        if cost < mine - HYSTERESIS_MS and cost < mine * (1 - HYSTERESIS_SHARE):
+            self.replace_parents(neighbour.name, late=False)
+
+    # -- taking and leaving ----------------------------------------------------------------------------------
+
+    def add_parent(self, peer: str, *, late: bool) -> None:
+        state = self.state
+        state.parents[peer] = Parent(peer, state.now)
+        self.parent_changes += 1
+        state.send(peer, Subscribe(state.tip, late))
+        if len(state.parents) > 1:
+            state.set_timer_earlier("review", state.now + state.timers.second_parent_review_ms)
+
+    def replace_parents(self, peer: str, *, late: bool) -> None:
+        """Subscribe there, then leave every other parent but one that is proving useful."""
+        old = list(self.state.parents)
+        self.add_parent(peer, late=late)
+        for name in old:
+            self.leave(name)
+
+    def leave(self, peer: str) -> None:
+        if self.state.parents.pop(peer, None) is not None:
+            self.state.send(peer, Unsubscribe())
+
+    def on_refused(self, peer: str, message: Refused) -> bool:
+        """Forget a parent that doesn't serve us; return whether it was one."""
+        state = self.state
+        neighbour = state.neighbours.get(peer)
+        if neighbour is not None and message.reason is not Reason.MISMATCH:
+            neighbour.useless_until = state.now + USELESS_MS
+        return state.parents.pop(peer, None) is not None
+
+    def on_move(self, peer: str) -> None:
+        """Ask the nearest neighbours where they stand; `consider` takes the first that will do."""
+        state = self.state
+        if peer not in state.parents:
+            return
+        if len(state.parents) > 1:
+            self.leave(peer)
+            return
+        self._moving_until = state.now + MOVING_MS
+
+    @property
+    def is_moving(self) -> bool:
+        return self.state.now < self._moving_until
+
+    # -- beacons ---------------------------------------------------------------------------------------------
+
+    def on_beacon(self, peer: str, message: Beacon) -> bool:
+        """Take a parent's beacon; return whether it was newer than ours."""
+        state = self.state
+        parent = state.parents.get(peer)
+        neighbour = state.neighbours.get(peer)
+        if parent is None or neighbour is None or state.is_root:
+            return False
+        parent.heard_at = state.now
+        if state.config.name in message.path or message.head_seq > state.tip.seq:
+            return False
+        if message.beacon > parent.beacon:
+            self._compare(parent, message)
+            parent.beacon, parent.beacon_at = message.beacon, state.now
+        latency = message.latency_ms + neighbour.one_way_ms
+        if message.beacon > state.beacon:
+            state.beacon = message.beacon
+            state.beacon_at = state.now
+            state.beacon_time_ms = message.time_ms
+            state.beacon_held_ms = message.held_ms
+            state.beacon_interval_ms = message.interval_ms
+            state.head_seq = message.head_seq
+            state.latency_ms = latency
+            state.path = message.path
+            return True
+        if message.beacon == state.beacon and latency < state.latency_ms:
+            state.latency_ms = latency  # only ever nearer within one beacon: that keeps the rule's promise
+            state.path = message.path
+        return False
+
+    def _compare(self, parent: Parent, message: Beacon) -> None:
+        """Note whose beacons come late or not at all; a parent that covers for another's delays is kept."""
+        now = self.state.now
+        for other in self.state.parents.values():
+            if other is parent or now - other.since < 2 * BEHIND_MS:
+                continue
+            if other.beacon >= message.beacon:
+                if now - other.beacon_at > BEHIND_MS:
+                    parent.behind_at = now
+            elif other.beacon < parent.beacon:
+                other.behind_at = now  # it missed the one before this
+
+    def review(self) -> None:
+        """Let the slower of several parents go, unless there are two and each covers for the other."""
+        state = self.state
+        if len(state.parents) < 2:
+            return
+        parents = sorted(state.parents.values(), key=self._slowness)
+        helpful = [p for p in parents if state.now - p.behind_at < HELPFUL_MS]
+        if len(parents) > 2 or len(helpful) < 2:
+            self.leave(parents[-1].name)
+        if len(state.parents) > 1:
+            state.set_timer("review", state.now + state.timers.second_parent_review_ms)
+
+    def _slowness(self, parent: Parent) -> tuple[int, float, str]:
+        neighbour = self.state.neighbours.get(parent.name)
+        cost = neighbour.cost_ms() if neighbour else float("inf")
+        return (-parent.beacon.number, cost, parent.name)
