@@ -47,6 +47,8 @@ class Batch:
         """Copies of those that this batch touches."""
         self.removed: set[bytes] = set()
         """Namespaces that were deleted and not created again."""
+        self.erases = False
+        """Whether it leaves records to be erased."""
         self.catalogue_changes: dict[bytes, CatalogItem | None] = {}
 
     def take(self, frame: Frame) -> None:
@@ -174,6 +176,7 @@ class Batch:
         del self.tallies[namespace]
         self.removed.add(namespace)
         self._txn.put(tally.prefix, b"", db=self._erasing)
+        self.erases = True
         return -tally.digest
 
     def _new_layer(self) -> bytes:

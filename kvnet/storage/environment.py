@@ -37,6 +37,8 @@ BOOT_ID_PATH: Final = Path("/proc/sys/kernel/random/boot_id")
 
 _DATABASES: Final = (b"meta", b"records", b"journal", b"requests", b"request_times", b"erasing")
 _IDENTITY_KEY: Final = b"identity"
+_OTHER_FOLDER: Final = "choose another data folder, or remove this one with --wipe"
+_REFILLED: Final = "bring back a copy, or remove the folder and let the network refill it"
 
 
 class Durability(StrEnum):
@@ -44,6 +46,9 @@ class Durability(StrEnum):
     """A commit is on the disk when it returns."""
     NONE = "none"
     """A commit survives the process, not the machine; the network refills the replica."""
+
+
+_DAMAGE: Final = (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError, lmdb.PageNotFoundError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +83,28 @@ class Environment:
         """Whether what was here had to be deleted unopened; the replica starts empty."""
         with translated_errors(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = _take_lock(folder)
+            lock = _take_lock(folder)
             try:
                 self._open(_Mark(FORMAT, cluster_id.hex(), node, durability, "", clean=False), map_size_bytes)
             except BaseException:
-                os.close(self._lock)
+                os.close(lock)
                 raise
+        self._lock: int | None = lock
 
     def _open(self, mark: _Mark, map_size_bytes: int) -> None:
         replica = self.folder / "replica"
         before = _read_mark(self.folder)
         if before is not None:
-            _refuse_foreign(self.folder, before, mark)
+            _refuse_foreign(self.folder, before.cluster_id, before.node, mark)
         elif replica.exists():
-            raise StorageError(f"{self.folder} has lost its mark.json: remove the folder, the network refills it")
+            raise StorageError(f"{self.folder} has lost its mark.json: {_REFILLED}")
         boot_id = BOOT_ID_PATH.read_text().strip()
         self._mark = replace(mark, boot_id=boot_id)
         unsynced = before is not None and before.durability == Durability.NONE
         if before is not None and unsynced and not before.clean and before.boot_id != boot_id:
-            self.discarded = replica.exists()
-            shutil.rmtree(replica, ignore_errors=True)
+            if replica.exists():
+                shutil.rmtree(replica)
+                self.discarded = True
             unsynced = False
         synced = mark.durability == Durability.COMMIT
         # An environment that becomes `commit` keeps the weaker mark until it has been synced.
@@ -118,6 +125,7 @@ class Environment:
             if synced and unsynced:
                 self.lmdb.sync(True)
                 _write_mark(self.folder, self._mark)
+            self.lmdb.reader_check()
             with self.lmdb.begin(write=True) as txn:
                 self._databases = {name: self.lmdb.open_db(name, txn=txn) for name in _DATABASES}
                 self._check_identity(txn)
@@ -127,29 +135,45 @@ class Environment:
 
     def _check_identity(self, txn: lmdb.Transaction[bytes]) -> None:
         """The environment says itself whose it is: a mark may have been copied beside another one."""
-        ours = {"format": FORMAT, "cluster_id": self._mark.cluster_id, "node": self._mark.node}
-        stored = txn.get(_IDENTITY_KEY, db=self.database("meta"))
+        meta = self.database("meta")
+        stored = txn.get(_IDENTITY_KEY, db=meta)
         if stored is None:
-            txn.put(_IDENTITY_KEY, json.dumps(ours).encode(), db=self.database("meta"))
+            identity = {field: getattr(self._mark, field) for field in ("format", "cluster_id", "node")}
+            txn.put(_IDENTITY_KEY, json.dumps(identity).encode(), db=meta)
             return
-        _refuse_foreign(self.folder, replace(self._mark, **json.loads(stored)), self._mark)
+        found = json.loads(stored)
+        _refuse_newer(self.folder, found["format"])
+        _refuse_foreign(self.folder, found["cluster_id"], found["node"], self._mark)
+
+    @contextmanager
+    def write(self) -> Iterator[lmdb.Transaction[bytes]]:
+        """A write transaction over `records`: committed at the end, dropped on any error."""
+        with translated_errors(self.folder), self.lmdb.begin(self.database("records"), write=True) as txn:
+            yield txn
+
+    @contextmanager
+    def view(self) -> Iterator[lmdb.Transaction[memoryview]]:
+        """A read transaction over `records`; the views it gives are valid until it ends."""
+        with translated_errors(self.folder), self.lmdb.begin(self.database("records"), buffers=True) as txn:
+            yield txn
 
     def database(self, name: str) -> lmdb._Database:
         return self._databases[name.encode()]
 
     def close(self, *, clean: bool) -> None:
         """Give the folder back; a clean close of an unsynced environment syncs it and says so in the mark."""
+        if self._lock is None:
+            return
+        lock, self._lock = self._lock, None
+        marked = clean and self._mark.durability == Durability.NONE
         with translated_errors(self.folder):
             try:
-                marked = clean and self._mark.durability == Durability.NONE
                 if marked:
                     self.lmdb.sync(True)
-                self.lmdb.close()
-                if marked:
                     _write_mark(self.folder, replace(self._mark, clean=True))
             finally:
                 self.lmdb.close()
-                os.close(self._lock)
+                os.close(lock)
 
 
 @contextmanager
@@ -158,12 +182,15 @@ def translated_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (lmdb.Error, OSError) as error:
-        raise _translated(error, folder) from error
+        raise translated(error, folder) from error
 
 
-def _translated(error: lmdb.Error | OSError, folder: Path) -> StorageError:
+def translated(error: lmdb.Error | OSError, folder: Path) -> StorageError:
+    """Return the one-line error that `error` becomes."""
     if isinstance(error, lmdb.MapFullError):
         return StorageFull(f"the map of {folder} is full: delete data or open it with a larger map; reads go on")
+    if isinstance(error, _DAMAGE):
+        return StorageError(f"{folder} holds no environment that this LMDB can read ({error}): {_REFILLED}")
     code = error.code if isinstance(error, lmdb.Error) else error.errno
     match code:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
@@ -185,7 +212,8 @@ def _take_lock(folder: Path) -> int:
         os.ftruncate(lock, 0)
         os.pwrite(lock, b"%d\n" % os.getpid(), 0)
     except BlockingIOError:
-        holder = os.pread(lock, 20, 0).decode().strip() or "unknown"
+        # The holder writes its id right after it has the lock, so for a moment it may not be there yet.
+        holder = os.pread(lock, 20, 0).decode().strip() or "(starting)"
         os.close(lock)
         raise StorageError(
             f"{folder} is in use by process {holder}: stop it or choose another data folder"
@@ -196,27 +224,36 @@ def _take_lock(folder: Path) -> int:
     return lock
 
 
-def _refuse_foreign(folder: Path, found: _Mark, ours: _Mark) -> None:
-    cure = "choose another data folder, or remove this one with --wipe"
-    if found.format > ours.format:
+def _refuse_newer(folder: Path, found: int) -> None:
+    if found > FORMAT:
         raise ForeignEnvironment(
-            f"{folder} has format {found.format}, this kvnet reads {ours.format}: upgrade kvnet, or {cure}"
+            f"{folder} has format {found}, this kvnet reads {FORMAT}: upgrade kvnet or {_OTHER_FOLDER}"
         )
-    if found.cluster_id != ours.cluster_id:
-        raise ForeignEnvironment(f"{folder} belongs to another cluster: {cure}")
-    if found.node != ours.node:
-        raise ForeignEnvironment(f"{folder} belongs to node {found.node}, not to {ours.node}: {cure}")
+
+
+def _refuse_foreign(folder: Path, cluster_id: str, node: str, ours: _Mark) -> None:
+    if cluster_id != ours.cluster_id:
+        raise ForeignEnvironment(f"{folder} belongs to another cluster: {_OTHER_FOLDER}")
+    if node != ours.node:
+        raise ForeignEnvironment(f"{folder} belongs to node {node}, not to {ours.node}: {_OTHER_FOLDER}")
 
 
 def _read_mark(folder: Path) -> _Mark | None:
+    """Return the mark, or None if there is none.
+
+    Raises:
+        ForeignEnvironment: a newer kvnet wrote it.
+        StorageError: it isn't a mark.
+    """
+    path = folder / "mark.json"
     try:
-        return _Mark(**json.loads((folder / "mark.json").read_bytes()))
+        found = json.loads(path.read_bytes())
+        _refuse_newer(folder, found["format"])
+        return _Mark(**found)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
-        raise StorageError(
-            f"{folder / 'mark.json'} can't be read: remove the folder, the network refills it"
-        ) from None
+    except (ValueError, TypeError, KeyError):
+        raise StorageError(f"{path} can't be read: {_REFILLED}") from None
 
 
 def _write_mark(folder: Path, mark: _Mark) -> None:

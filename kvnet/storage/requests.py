@@ -47,7 +47,7 @@ def remember(
             cursor.delete()
 
 
-def outcome(txn: lmdb.Transaction[bytes], requests: lmdb._Database, request_id: bytes) -> Version | None:
+def outcome(txn: lmdb.Transaction[memoryview], requests: lmdb._Database, request_id: bytes) -> Version | None:
     stored = txn.get(_name(request_id), db=requests)
     if stored is None:
         return None

@@ -7,9 +7,10 @@ another one meanwhile. What a reader sees in memory may be one commit behind wha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, NamedTuple, Self
+
+import lmdb
 
 from kvnet.core.catalog import Cluster, Member, Namespace, Token, read_item
 from kvnet.core.entries import SYSTEM_NAMESPACE
@@ -18,17 +19,16 @@ from kvnet.core.versions import Position, Version
 from kvnet.storage import journal
 from kvnet.storage.batch import Batch
 from kvnet.storage.catalogue import Catalogue
-from kvnet.storage.environment import MAP_SIZE_BYTES, Durability, Environment, translated_errors
-from kvnet.storage.keys import SLICE_BYTES, find_place, is_pointer, root_prefix, walk
-from kvnet.storage.records import HEADER_BYTES, ListedKey, StoredRecord, read_header, read_record
+from kvnet.storage.environment import MAP_SIZE_BYTES, Durability, Environment, translated
+from kvnet.storage.erasure import erase
+from kvnet.storage.keys import SLICE_BYTES, find_place, root_prefix, walk
+from kvnet.storage.listing import ListedKey, list_some
+from kvnet.storage.records import StoredRecord, read_record
 from kvnet.storage.requests import Remembered, outcome, remember
 from kvnet.storage.state import STATE_KEY, State, Tally, read_state, read_tallies, tally_key
 from kvnet.storage.verification import Verification, verify
 
 __all__ = ["Durability", "ListedKey", "Store", "StoredRecord", "Verification"]
-
-LISTED_AT_ONCE: Final = 1000
-"""Records that a listing passes in one read transaction, expired ones included."""
 
 
 class _View(NamedTuple):
@@ -77,18 +77,17 @@ class Store:
             folder, node=node, cluster_id=cluster_id, durability=durability, map_size_bytes=map_size_bytes
         )
         try:
-            with translated_errors(folder):
-                return cls(environment, journal_bytes_max=journal_bytes_max)
+            return cls(environment, journal_bytes_max=journal_bytes_max)
         except BaseException:
             environment.close(clean=False)
             raise
 
     def _load(self) -> None:
-        with self._begin(buffers=True) as txn:
+        with self._environment.view() as txn:
             state = read_state(txn, self._meta)
             tallies = read_tallies(txn, self._meta)
             self._erasing_some = txn.stat(self._erasing)["entries"] > 0
-            with txn.cursor(self._records) as cursor:
+            with txn.cursor() as cursor:
                 system = walk(cursor, tallies[SYSTEM_NAMESPACE].prefix)
                 items = {key: read_item(key, read_record(bytes(stored)).value) for key, stored in system}
         self._tallies = tallies
@@ -166,7 +165,7 @@ class Store:
         """
         assert frames or requests, "nothing to apply"
         view = self._view
-        with translated_errors(self._environment.folder), self._begin(self._records, write=True) as txn:
+        with self._environment.write() as txn:
             batch = Batch(self._environment, txn, view.state, self._tallies)
             state = view.state
             if frames:
@@ -186,8 +185,8 @@ class Store:
     def _publish(self, batch: Batch, state: State) -> None:
         for namespace in batch.removed:
             self._tallies.pop(namespace, None)
-            self._erasing_some = True
         self._tallies.update(batch.tallies)
+        self._erasing_some = self._erasing_some or batch.erases
         catalogue = self._view.catalogue
         if batch.catalogue_changes:
             catalogue = catalogue.changed(batch.catalogue_changes)
@@ -200,19 +199,8 @@ class Store:
         """
         if not self._erasing_some:
             return False
-        with translated_errors(self._environment.folder), self._begin(self._records, write=True) as txn:
-            with txn.cursor(self._erasing) as queue, txn.cursor() as records:
-                while budget > 0 and queue.first():
-                    prefix = queue.key()
-                    found = records.set_range(prefix)
-                    while found and budget > 0 and (db_key := records.key()).startswith(prefix):
-                        if is_pointer(prefix, db_key):
-                            txn.put(records.value(), b"", db=self._erasing)
-                        found = records.delete() and bool(records.key())
-                        budget -= 1
-                    if budget > 0:
-                        txn.delete(prefix, db=self._erasing)
-            left = txn.stat(self._erasing)["entries"] > 0
+        with self._environment.write() as txn:
+            left = erase(txn, self._erasing, budget)
         self._erasing_some = left
         return left
 
@@ -223,12 +211,12 @@ class Store:
         """
         state = self._view.state
         empty = State(next_layer=state.next_layer, next_number=state.next_number)
-        with translated_errors(self._environment.folder), self._begin(self._meta, write=True) as txn:
+        with self._environment.write() as txn:
             for db in (self._records, self._journal, self._requests, self._request_times, self._erasing):
                 txn.drop(db, delete=False)
             for namespace in self._tallies:
-                txn.delete(tally_key(namespace))
-            txn.put(STATE_KEY, empty.pack())
+                txn.delete(tally_key(namespace), db=self._meta)
+            txn.put(STATE_KEY, empty.pack(), db=self._meta)
         self._tallies = {SYSTEM_NAMESPACE: Tally(root_prefix(0))}
         self._erasing_some = False
         catalogue = self.catalogue.changed(dict.fromkeys(self.catalogue.items))
@@ -244,12 +232,15 @@ class Store:
         tally = self._tallies.get(namespace)
         if tally is None:
             return None
-        with self._begin(self._records) as txn:
-            if len(key) <= SLICE_BYTES:
-                stored = txn.get(tally.prefix + key)
-            else:
-                place = find_place(txn, tally.prefix, key)
-                stored = None if place is None else txn.get(place)
+        try:
+            with self._begin(self._records) as txn:
+                if len(key) <= SLICE_BYTES:
+                    stored = txn.get(tally.prefix + key)
+                else:
+                    place = find_place(txn, tally.prefix, key)
+                    stored = None if place is None else txn.get(place)
+        except lmdb.Error as error:
+            raise translated(error, self._environment.folder) from error
         return None if stored is None else read_record(stored)
 
     def list_keys(
@@ -258,38 +249,19 @@ class Store:
         """Return up to `limit` unexpired keys that start with `prefix`, in byte order, and whether more follow.
 
         `after` is the last key of the listing that this one continues. A listing longer than LISTED_AT_ONCE
-        records is read in several transactions, so it is not of one position.
+        records (listing.py) is read in several transactions, so it is not of one position.
         """
         listed: list[ListedKey] = []
         start: bytes | None = prefix if after is None or after < prefix else after + b"\0"
-        while start is not None:
-            start = self._list_some(namespace, prefix, start, limit, now_s, listed)
-            if len(listed) > limit:
-                return listed[:limit], True
-        return listed, False
-
-    def _list_some(
-        self, namespace: bytes, prefix: bytes, start: bytes, limit: int, now_s: int, listed: list[ListedKey]
-    ) -> bytes | None:
-        """Add to `listed`, to one more than `limit`; return where to go on, or None at the end."""
-        tally = self._tallies.get(namespace)
-        if tally is None:
-            return None
-        key = start
-        with self._begin(buffers=True) as txn, txn.cursor(self._records) as cursor:
-            count = 0
-            for key, stored in islice(walk(cursor, tally.prefix, start), LISTED_AT_ONCE):
-                if not key.startswith(prefix):
-                    return None
-                count += 1
-                _, _, expires_at, metadata_bytes, _ = read_header(stored)
-                if expires_at and expires_at <= now_s:
-                    continue
-                metadata = bytes(stored[HEADER_BYTES : HEADER_BYTES + metadata_bytes])
-                listed.append(ListedKey(key, metadata, expires_at))
-                if len(listed) > limit:
-                    return None
-        return key + b"\0" if count == LISTED_AT_ONCE else None
+        while start is not None and len(listed) <= limit:
+            tally = self._tallies.get(namespace)
+            if tally is None:
+                break
+            with self._environment.view() as txn, txn.cursor() as cursor:
+                some = list_some(cursor, tally.prefix, prefix, start, limit + 1 - len(listed), now_s)
+            listed += some.keys
+            start = some.next
+        return listed[:limit], len(listed) > limit
 
     def frames_after(self, seq: int, bytes_max: int) -> list[Frame]:
         """Return the frames from `seq` + 1 on, oldest first: at least one, then as many as fit `bytes_max`.
@@ -301,7 +273,7 @@ class Store:
         """
         if seq >= self.position.seq:
             return []
-        with self._begin(buffers=True) as txn:
+        with self._environment.view() as txn:
             return journal.frames_after(txn, self._journal, seq, bytes_max)
 
     def holds(self, position: Position) -> bool:
@@ -311,12 +283,12 @@ class Store:
             return True
         if not state.horizon.seq < position.seq < state.position.seq:
             return False
-        with self._begin(buffers=True) as txn:
+        with self._environment.view() as txn:
             return journal.ends_at(txn, self._journal, position)
 
     def request_outcome(self, request_id: bytes) -> Version | None:
         """Return the version that this request's write got, for ten minutes at least; None if unknown."""
-        with self._begin() as txn:
+        with self._environment.view() as txn:
             return outcome(txn, self._requests, request_id)
 
     def recompute(self) -> Verification:
@@ -324,8 +296,7 @@ class Store:
 
         Takes a microsecond or two per record: not for an event loop.
         """
-        with translated_errors(self._environment.folder):
-            return verify(self._environment)
+        return verify(self._environment)
 
     def stats(self) -> dict[str, Any]:
         """Sizes for people and metrics; `map_bytes` is what the environment's file has taken of the disk."""

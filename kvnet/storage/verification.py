@@ -54,12 +54,12 @@ def verify(environment: Environment) -> Verification:
 
 def _verify(environment: Environment, slice_records: int | None) -> Verification | None:
     """Recompute with `slice_records` per transaction, None for all in one; None when the position moved."""
-    meta, records = environment.database("meta"), environment.database("records")
+    meta = environment.database("meta")
     sums = _Sums()
     begun: Position | None = None
     namespace, start = b"", b""
     while True:
-        with environment.lmdb.begin(buffers=True) as txn, txn.cursor(records) as cursor:
+        with environment.view() as txn, txn.cursor() as cursor:
             state = read_state(txn, meta)
             if begun not in (None, state.position):
                 return None
