@@ -6,12 +6,9 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol, TypeVar
 
 from kvnet.errors import ConfigError
-
-if TYPE_CHECKING:
-    from kvnet.topology.schema import Pop
 
 EARTH_RADIUS_KM: Final = 6371.0088
 SAME_CITY_KM: Final = 100.0
@@ -19,6 +16,22 @@ SAME_CITY_KM: Final = 100.0
 
 Place = tuple[float, float]
 """Degrees north and degrees east."""
+
+
+class Located(Protocol):
+    """Anything that stands in a PoP: the PoP in a topology, or its edge as a client knows it."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def city(self) -> str: ...
+    @property
+    def country(self) -> str: ...
+    @property
+    def place(self) -> Place: ...
+
+
+LocatedT = TypeVar("LocatedT", bound=Located)
 
 
 def great_circle_km(a: Place, b: Place) -> float:
@@ -31,12 +44,12 @@ def great_circle_km(a: Place, b: Place) -> float:
     return 2 * EARTH_RADIUS_KM * math.asin(min(1.0, math.sqrt(h)))  # rounding may lift antipodes above 1
 
 
-def nearest(place: Place, pops: Sequence[Pop]) -> list[Pop]:
+def nearest(place: Place, pops: Sequence[LocatedT]) -> list[LocatedT]:
     """Return all `pops`, the nearest to `place` first; equals keep their order."""
     return sorted(pops, key=lambda pop: great_circle_km(place, pop.place))
 
 
-def find_place(text: str, pops: Sequence[Pop]) -> Place:
+def find_place(text: str, pops: Sequence[Located]) -> Place:
     """Return the place that `text` names: a PoP's code, the city of a PoP, or `lat,lon`.
 
     Case, accents and punctuation don't matter; a code goes before a city.
@@ -79,7 +92,7 @@ def _plain(text: str) -> str:
     return "".join(letter for letter in decomposed if letter.isalnum())
 
 
-def _suggestion(wanted: str, pops: Sequence[Pop]) -> str:
+def _suggestion(wanted: str, pops: Sequence[Located]) -> str:
     cities = {_plain(pop.city): f"{pop.city!r}" for pop in pops}
     codes = {pop.code: f"{pop.code!r} ({pop.city})" for pop in pops}
     names = cities | codes

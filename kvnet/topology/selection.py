@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from kvnet.errors import ConfigError
-from kvnet.topology.geography import great_circle_km
-
-if TYPE_CHECKING:
-    from kvnet.topology.schema import Pop
+from kvnet.topology.geography import LocatedT, great_circle_km
 
 
-def best_spread(pops: Sequence[Pop], count: int, start: str) -> list[Pop]:
+def best_spread(pops: Sequence[LocatedT], count: int, start: str) -> list[LocatedT]:
     """Return `count` PoPs, `start` first, then always the one farthest from all before it.
 
     Gonzalez's farthest-point greedy (1985): no choice of `count` PoPs has less than half its covering radius.
