@@ -1,0 +1,412 @@
+"""All gossip links of one process: dialled, accepted, proven, shaped, and at most one per peer.
+
+Two nodes that dial each other at once keep the connection that the smaller name dialled; a connection of a peer
+that restarted, or that lost the one we still hold, replaces it. Both ends decide by what the handshake has
+proven (`_refuse_if_crossed`), so both keep the same one. Nothing here knows what the messages mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Container
+from typing import Final, Protocol
+
+from aiohttp import ClientError, ClientSession, web
+
+from kvnet.core.events import UNSENT_BYTES_MAX
+from kvnet.core.messages import Frames, Message, decode, encode
+from kvnet.errors import ConfigError, ProtocolError
+from kvnet.transport.handshake import (
+    NONCE_BYTES,
+    Answer,
+    Dial,
+    HandshakeRefused,
+    Identity,
+    Purpose,
+    Refusal,
+    refusal,
+)
+from kvnet.transport.notices import Notices
+from kvnet.transport.shaping import Shaper, Wire
+from kvnet.transport.sockets import Connection
+
+PATH: Final = "/peer/v1"
+DIAL_TIMEOUT_S: Final = 5.0
+HANDSHAKES_MAX: Final = 512
+"""Connections that haven't proven anything yet; whoever comes beyond is turned away."""
+WRITABLE_POLL_S: Final = 0.01
+"""How often a full link is looked at while somebody waits for room on it."""
+
+_log = logging.getLogger(__name__)
+
+
+class LinkEvents(Protocol):
+    """What links tell their owner, each in the order it happened."""
+
+    def on_up(self, peer: str, rtt_ms: float) -> None: ...
+    def on_lost(self, peer: str) -> None: ...
+    def on_dial_failed(self, peer: str) -> None: ...
+    def on_messages(self, peer: str, messages: list[Message]) -> None: ...
+    def on_writable(self, peer: str) -> None: ...
+
+
+class _Link:
+    """One proven connection."""
+
+    __slots__ = ("connection", "dialled", "id", "peer", "pending", "pending_bytes", "start_id", "wire")
+
+    def __init__(
+        self, peer: str, start_id: bytes, link_id: bytes, *, dialled: bool, connection: Connection, wire: Wire
+    ) -> None:
+        self.peer = peer
+        self.start_id = start_id
+        self.id = link_id
+        self.dialled = dialled
+        """By us."""
+        self.connection = connection
+        self.wire = wire
+        self.pending: list[Message] = []
+        self.pending_bytes = 0
+
+    def unsent_bytes(self) -> int:
+        return self.pending_bytes + self.wire.unsent_bytes() + self.connection.buffered_bytes()
+
+
+class PeerLinks:
+    """The links of this process, and `core.events.LinkPort`."""
+
+    def __init__(
+        self,
+        me: Identity,
+        session: ClientSession,
+        shaper: Shaper,
+        *,
+        url_of: Callable[[str], str],
+        known: Container[str],
+    ) -> None:
+        """`url_of` gives a node's url without a trailing slash (ConfigError for an unknown one); `known` are
+        the nodes that may link with this one. The session stays the caller's.
+        """
+        self._me = me
+        self._session = session
+        self._shaper = shaper
+        self._url_of = url_of
+        self._known = known
+        self._events: LinkEvents | None = None
+        self._links: dict[str, _Link] = {}
+        self._dials: dict[str, asyncio.Task[None]] = {}
+        self._previous: dict[str, bytes] = {}  # the id of the last link that stood, by peer
+        self._dirty: dict[_Link, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # of dialled links, from the dial to the end
+        self._accepted: set[Connection] = set()
+        self._proving = 0
+        self._awaited: dict[str, None] = {}
+        self._poll: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._last_encoded: tuple[list[Message], bytes] = ([], b"")
+        self._notices = Notices(_log)
+        self.counters: Counter[str] = Counter()
+        """messages_sent, messages_received, control_messages_sent (WebSocket messages: one per loop turn and
+        link), messages_malformed, links_up, links_lost, dials_failed, refused_<reason>."""
+
+    def listen(self, events: LinkEvents) -> None:
+        """Tell `events` from now on; before any other call."""
+        self._events = events
+
+    # -- what the driver does --------------------------------------------------------------------------------
+
+    @property
+    def peers(self) -> list[str]:
+        """The peers with a link."""
+        return list(self._links)
+
+    def connect(self, peer: str) -> None:
+        """Ends in `on_up` or `on_dial_failed`; does nothing while a link is up or being dialled."""
+        if peer in self._links or peer in self._dials or self._closing:
+            return
+        task = asyncio.get_running_loop().create_task(self._dial(peer))
+        self._dials[peer] = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def disconnect(self, peer: str, why: str) -> None:
+        """End the link once what was sent has arrived; `on_lost` (or `on_dial_failed`) comes at once."""
+        self._notices.say("disconnect", peer, why, level=logging.DEBUG)
+        link = self._links.get(peer)
+        if link is not None:
+            self.flush()
+            link.wire.finish(link.connection.close)
+            self._lose(link)
+        elif (dial := self._dials.pop(peer, None)) is not None:
+            dial.cancel()
+            self._tell.on_dial_failed(peer)
+
+    def send(self, peer: str, message: Message) -> None:
+        """Collect a message for the next `flush`; without a link it is dropped, as it would be in the wire."""
+        link = self._links.get(peer)
+        if link is None:
+            return
+        link.pending.append(message)
+        if type(message) is Frames:
+            link.pending_bytes += sum(map(len, message.frames))
+        self._dirty[link] = None
+
+    def flush(self) -> None:
+        """Hand everything collected to the wires, one WebSocket message per link."""
+        for link in self._dirty:
+            pending = link.pending
+            if _same(pending, self._last_encoded[0]):  # a relay says the same to all its children
+                data = self._last_encoded[1]
+            else:
+                data = encode(pending)
+                self._last_encoded = (pending, data)
+            self.counters["messages_sent"] += 1
+            if not link.pending_bytes:
+                self.counters["control_messages_sent"] += 1
+            link.pending = []
+            link.pending_bytes = 0
+            link.wire.send(data)
+        self._dirty.clear()
+        self._last_encoded = ([], b"")
+
+    def unsent_bytes(self, peer: str) -> int:
+        """Bytes handed over for this peer and not yet taken by the network; 0 for an unknown peer."""
+        link = self._links.get(peer)
+        return 0 if link is None else link.unsent_bytes()
+
+    def await_writable(self, peer: str) -> None:
+        """Call `on_writable` once in a later loop turn, when less than UNSENT_BYTES_MAX is unsent there."""
+        self._awaited[peer] = None
+        if self._poll is None:
+            self._poll = asyncio.get_running_loop().call_later(0, self._look_for_room)
+
+    async def close(self) -> None:
+        """Close all links without a word to `events`; what is unsent is lost."""
+        self._closing = True
+        self._events = None
+        if self._poll is not None:
+            self._poll.cancel()
+        for dial in self._tasks:
+            dial.cancel()
+        for link in list(self._links.values()):
+            link.wire.close()
+            link.connection.close()
+        for connection in self._accepted:
+            connection.close()
+        self._links.clear()
+        self._dirty.clear()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- dialling --------------------------------------------------------------------------------------------
+
+    async def _dial(self, peer: str) -> None:
+        """Make a link and read from it to its end."""
+        wire: Wire | None = None
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT_S):
+                connection = await Connection.dial(self._session, self._url_of(peer) + PATH)
+                wire = self._shaper.open(peer, connection.write, connection.abort)
+                try:
+                    link, rtt_ms = await self._introduce(peer, connection, wire)
+                except HandshakeRefused as refused:
+                    if refused.reason is Refusal.DUPLICATE and peer < self._me.name:
+                        # It is dialling us as well and its name goes first: `_adopt` will cancel us.
+                        await asyncio.sleep(DIAL_TIMEOUT_S)
+                    raise
+            self._adopt(link, rtt_ms)
+            await self._read(link)
+        except HandshakeRefused as refused:
+            self._count_refusal(peer, refused)
+            self._fail(peer)
+        except (OSError, ClientError, ConfigError, TimeoutError) as error:
+            self._notices.say("dial-failed", peer, str(error) or type(error).__name__, level=logging.INFO)
+            self._fail(peer)
+        finally:
+            if connection is not None and (wire is None or self._closing):
+                connection.close()
+            elif connection is not None and wire is not None:
+                wire.finish(connection.close)
+
+    async def _introduce(self, peer: str, connection: Connection, wire: Wire) -> tuple[_Link, float]:
+        """Shake hands as the dialler; return the link and its round trip in milliseconds.
+
+        Raises:
+            HandshakeRefused, ConnectionResetError: no link came of it.
+        """
+        dial = Dial(self._me, peer, Purpose.GOSSIP, os.urandom(NONCE_BYTES), self._previous.get(peer, b""))
+        asked = self._shaper.now_ms()
+        wire.send(dial.hello())
+        proof = dial.on_challenge(await _next(connection))
+        proven = self._shaper.now_ms()
+        wire.send(proof)
+        dial.on_welcome(await _next(connection))
+        rtt_ms = min(proven - asked, self._shaper.now_ms() - proven)
+        link = _Link(peer, dial.peer_start_id, dial.link_id, dialled=True, connection=connection, wire=wire)
+        return link, rtt_ms
+
+    def _fail(self, peer: str) -> None:
+        if self._dials.get(peer) is asyncio.current_task():
+            del self._dials[peer]
+            self.counters["dials_failed"] += 1
+            self._tell.on_dial_failed(peer)
+
+    # -- accepting -------------------------------------------------------------------------------------------
+
+    async def accept(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve one incoming connection to its end.
+
+        Raises:
+            web.HTTPBadRequest: the request asks for no WebSocket.
+        """
+        if self._closing or self._proving >= HANDSHAKES_MAX:
+            return web.Response(status=503, text="no room for another link: try again later\n")
+        connection, response = await Connection.accept(request)
+        self._accepted.add(connection)
+        try:
+            link = await self._receive(connection)
+            if link is not None:
+                await self._read(link)
+        except OSError as error:
+            _log.debug("a connection ended before it was a link: %s", error)
+        finally:
+            self._accepted.discard(connection)
+            connection.close()
+        return response
+
+    async def _receive(self, connection: Connection) -> _Link | None:
+        """Shake hands as the acceptor; return the link, which is up, or None after a refusal."""
+        answer = Answer(self._me, self._known, Purpose.GOSSIP, os.urandom(NONCE_BYTES))
+        wire: Wire | None = None
+        self._proving += 1
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT_S):
+                challenge = answer.on_hello(await _next(connection))
+                wire = self._shaper.open(answer.peer, connection.write, connection.abort)
+                self._refuse_if_crossed(answer)
+                asked = self._shaper.now_ms()
+                wire.send(challenge)
+                welcome = answer.on_proof(await _next(connection))
+                rtt_ms = self._shaper.now_ms() - asked
+                self._refuse_if_crossed(answer)
+        except HandshakeRefused as refused:
+            self._count_refusal(answer.peer or "unknown", refused)
+            if wire is None:
+                connection.write(refusal(refused.reason))
+            else:
+                wire.send(refusal(refused.reason))
+                wire.finish(connection.close)
+                while await connection.read() is not None:
+                    pass  # nothing it says counts any more
+            return None
+        except BaseException:
+            if wire is not None:
+                wire.close()
+            raise
+        finally:
+            self._proving -= 1
+        wire.send(welcome)
+        link = _Link(
+            answer.peer, answer.peer_start_id, answer.link_id, dialled=False, connection=connection, wire=wire
+        )
+        self._adopt(link, rtt_ms)
+        return link
+
+    def _refuse_if_crossed(self, answer: Answer) -> None:
+        """Refuse a connection that one of ours outranks; its dialler, deciding alike, will keep ours.
+
+        A link that we dialled was welcomed by the peer before it was up here. So a dialler of the same start that
+        doesn't name it as its previous one had sent its hello before: the two have crossed. One that names it
+        has lost it.
+
+        Raises:
+            HandshakeRefused: DUPLICATE.
+        """
+        link = self._links.get(answer.peer)
+        if link is None:
+            crossed = answer.peer in self._dials and self._me.name < answer.peer
+        else:
+            crossed = link.dialled and link.start_id == answer.peer_start_id and link.id != answer.previous
+        if crossed:
+            raise HandshakeRefused(Refusal.DUPLICATE)
+
+    # -- links that stand ------------------------------------------------------------------------------------
+
+    @property
+    def _tell(self) -> LinkEvents:
+        assert self._events is not None, "listen() comes first"
+        return self._events
+
+    def _adopt(self, link: _Link, rtt_ms: float) -> None:
+        peer = link.peer
+        old = self._links.get(peer)
+        if old is not None:
+            old.wire.close()
+            old.connection.abort()
+            self._lose(old)
+        dial = self._dials.pop(peer, None)
+        if dial is not None and dial is not asyncio.current_task():
+            dial.cancel()
+        self._links[peer] = link
+        self._previous[peer] = link.id
+        self.counters["links_up"] += 1
+        self._tell.on_up(peer, rtt_ms)
+
+    async def _read(self, link: _Link) -> None:
+        """Pass on what the peer says until the connection ends or it says what it must not."""
+        peer, connection = link.peer, link.connection
+        while (data := await connection.read()) is not None:
+            if self._links.get(peer) is not link:
+                continue  # no longer the link; what still arrives is dropped until it ends
+            try:
+                messages = decode(data)
+            except ProtocolError as error:
+                self.counters["messages_malformed"] += 1
+                self._notices.say("malformed", peer, str(error))
+                break
+            self.counters["messages_received"] += 1
+            self._tell.on_messages(peer, messages)
+        if self._links.get(peer) is link:
+            link.wire.close()
+            connection.close()
+            self._lose(link)
+
+    def _lose(self, link: _Link) -> None:
+        if self._links.pop(link.peer, None) is not None:
+            self._dirty.pop(link, None)
+            self._awaited.pop(link.peer, None)
+            self.counters["links_lost"] += 1
+            self._tell.on_lost(link.peer)
+
+    def _look_for_room(self) -> None:
+        self._poll = None
+        for peer in list(self._awaited):
+            if self.unsent_bytes(peer) < UNSENT_BYTES_MAX:
+                self._awaited.pop(peer, None)
+                if peer in self._links:
+                    self._tell.on_writable(peer)
+        if self._awaited and self._poll is None:
+            self._poll = asyncio.get_running_loop().call_later(WRITABLE_POLL_S, self._look_for_room)
+
+    def _count_refusal(self, peer: str, refused: HandshakeRefused) -> None:
+        self.counters[f"refused_{refused.reason}"] += 1
+        if refused.reason is not Refusal.DUPLICATE:
+            by = "refused by it" if refused.told else "refused"
+            self._notices.say(f"handshake-{refused.reason}", peer, f"{by}: {refused}")
+
+
+def _same(some: list[Message], others: list[Message]) -> bool:
+    """Whether both encode alike; as tuples, messages of different kinds may be equal."""
+    return len(some) == len(others) and all(
+        a is b or (type(a) is type(b) and a == b) for a, b in zip(some, others, strict=True)
+    )
+
+
+async def _next(connection: Connection) -> bytes:
+    data = await connection.read()
+    if data is None:
+        raise ConnectionResetError("closed during the handshake")
+    return data

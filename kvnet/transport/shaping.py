@@ -1,0 +1,242 @@
+"""The WAN model on the sending side: what is sent now reaches the socket when it would reach the other city.
+
+One heap with the next delivery of every connection, one loop timer per process. Each side delays what it sends,
+so a round trip has both delays. Where the model adds nothing, the bytes go straight through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from math import inf
+from typing import Final, Protocol
+
+from kvnet.topology.wan import LinkModel, Wan, WanState
+
+IN_FLIGHT_FREE_BYTES: Final = 1024 * 1024
+"""Bytes under way that don't count as unsent: what TCP's own windows would carry."""
+QUEUE_BYTES_MAX: Final = 48 * 1024 * 1024
+"""More than this is never queued for one connection: it dies instead. Whoever looks at `unsent_bytes` before it
+sends stays far below, even with the largest frame."""
+TICK_MS: Final = 1.0
+"""Resolution of the loop's timers. A delivery at most half a tick early goes with the current one, so that
+delays are right on average."""
+
+
+class Handle(Protocol):
+    def cancel(self) -> None: ...
+
+
+def monotonic_ms() -> float:
+    return time.monotonic() * 1000
+
+
+class Wire:
+    """One direction of one connection: bytes in now, bytes out at their time, in order."""
+
+    __slots__ = (
+        "_bytes",
+        "_closed",
+        "_deliver",
+        "_finished",
+        "_model",
+        "_on_dead",
+        "_queue",
+        "_shaper",
+        "scheduled_ms",
+    )
+
+    def __init__(
+        self,
+        shaper: Shaper,
+        model: LinkModel,
+        deliver: Callable[[bytes], None],
+        on_dead: Callable[[], None],
+    ) -> None:
+        self._shaper = shaper
+        self._model = model
+        self._deliver = deliver
+        self._on_dead = on_dead
+        self._finished: Callable[[], None] | None = None
+        self._queue: deque[tuple[float, bytes]] = deque()
+        self._bytes = 0
+        self._closed = False
+        self.scheduled_ms = inf
+        """When the shaper looks at this wire next."""
+
+    def send(self, data: bytes) -> None:
+        """Deliver `data` when the model says so; after the wire's end, never."""
+        if self._closed or self._finished is not None:
+            return
+        now = self._shaper.now_ms()
+        promised = self._model.send(now, len(data))
+        if promised <= now and not self._queue:
+            self._deliver(data)
+            return
+        self._queue.append((promised, data))
+        self._bytes += len(data)
+        if self._bytes > QUEUE_BYTES_MAX:
+            self._die()
+            return
+        self._schedule()
+
+    def finish(self, then: Callable[[], None]) -> None:
+        """Take nothing more; call `then` once all that was sent is delivered."""
+        if self._closed or self._finished is not None:
+            return
+        if self._queue:
+            self._finished = then
+        else:
+            self.close()
+            then()
+
+    def close(self) -> None:
+        """Forget what is under way."""
+        self._closed = True
+        self._queue.clear()
+        self._bytes = 0
+        self._shaper.forget(self)
+
+    @property
+    def queued_bytes(self) -> int:
+        return self._bytes
+
+    def unsent_bytes(self) -> int:
+        """Bytes that a real network would not have taken yet."""
+        if not self._bytes:
+            return 0
+        waiting = self._model.unsent_bytes(self._shaper.now_ms())
+        return max(waiting, self._bytes - IN_FLIGHT_FREE_BYTES)
+
+    def on_due(self, until_ms: float) -> None:
+        """Deliver what is due; the shaper's part."""
+        self.scheduled_ms = inf
+        if self._model.dead_at_ms <= until_ms:
+            self._die()
+            return
+        queue, due_ms = self._queue, self._model.due_ms
+        while queue and due_ms(queue[0][0]) <= until_ms:
+            _, data = queue.popleft()
+            self._bytes -= len(data)
+            self._deliver(data)
+        if not queue and self._finished is not None:
+            self.close()
+            self._finished()
+        elif not self._closed:
+            self._schedule()
+
+    def on_change(self, now_ms: float) -> None:
+        """The WAN has changed; the shaper's part."""
+        self._model.on_change(now_ms)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        due = self._model.due_ms(self._queue[0][0]) if self._queue else inf
+        due = min(due, self._model.dead_at_ms)
+        if due < self.scheduled_ms:
+            self._shaper.schedule(self, due)
+
+    def _die(self) -> None:
+        self.close()
+        self._on_dead()
+
+
+class Shaper:
+    """All wires of one process.
+
+    `call_later` takes seconds and a callback; the loop's own by default.
+    """
+
+    def __init__(
+        self,
+        wan: Wan,
+        name: str,
+        rng: random.Random,
+        *,
+        now_ms: Callable[[], float] = monotonic_ms,
+        call_later: Callable[[float, Callable[[], None]], Handle] | None = None,
+    ) -> None:
+        self.wan = wan
+        self.now_ms = now_ms
+        self._name = name
+        self._rng = rng
+        self._call_later = call_later
+        self._wires: dict[Wire, None] = {}
+        self._heap: list[tuple[float, int, Wire]] = []
+        self._pushes = 0
+        self._timer: Handle | None = None
+        self._timer_ms = inf
+
+    def open(self, peer: str, deliver: Callable[[bytes], None], on_dead: Callable[[], None]) -> Wire:
+        """Return the sending direction of a new connection to `peer`.
+
+        `deliver` gets each message at its time; `on_dead` is called once if the model's connection dies, and
+        nothing is delivered after it. Neither is called after `close`.
+
+        Raises:
+            ConfigError: no such node.
+        """
+        wire = Wire(self, self.wan.link(self._name, peer, self._rng), deliver, on_dead)
+        self._wires[wire] = None
+        return wire
+
+    def apply_wan_state(self, state: WanState) -> None:
+        """Put another state of the WAN in force, also for what is under way.
+
+        Raises:
+            ConfigError: it names a node that doesn't exist; nothing has changed.
+        """
+        self.wan.apply(state)
+        now = self.now_ms()
+        for wire in list(self._wires):
+            wire.on_change(now)
+
+    def close(self) -> None:
+        """Forget everything that is under way."""
+        for wire in list(self._wires):
+            wire.close()
+        self._heap.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- the wires' part -------------------------------------------------------------------------------------
+
+    def schedule(self, wire: Wire, at_ms: float) -> None:
+        """Look at this wire then; an earlier time replaces a later one."""
+        wire.scheduled_ms = at_ms
+        self._pushes += 1
+        heappush(self._heap, (at_ms, self._pushes, wire))
+        if at_ms < self._timer_ms - TICK_MS / 2:
+            self._arm(at_ms)
+
+    def forget(self, wire: Wire) -> None:
+        self._wires.pop(wire, None)
+        wire.scheduled_ms = inf  # its entries in the heap are passed over
+
+    def _arm(self, at_ms: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        call_later = self._call_later or asyncio.get_running_loop().call_later
+        ticks = max(0, round((at_ms - self.now_ms()) / TICK_MS))
+        self._timer = call_later(ticks * TICK_MS / 1000, self._on_timer)
+        self._timer_ms = at_ms
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._timer_ms = -inf  # what is scheduled meanwhile arms no timer of its own
+        until = self.now_ms() + TICK_MS / 2
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            at_ms, _, wire = heappop(heap)
+            if wire.scheduled_ms == at_ms:
+                wire.on_due(until)
+        while heap and heap[0][2].scheduled_ms != heap[0][0]:
+            heappop(heap)  # overtaken by an earlier look, or its wire is gone
+        self._timer_ms = inf
+        if heap:
+            self._arm(heap[0][0])
