@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from kvnet import limits as limits_profiles
 from kvnet.errors import ConfigError
-from kvnet.topology.fields import COORDINATOR, MONITOR
-from kvnet.topology.schema import FIRST_POP_OFFSET, PORT_MAX, Topology, unknown
+from kvnet.topology.fields import COORDINATOR, FIRST_POP_OFFSET, MONITOR, PORT_MAX, PORT_MIN
+from kvnet.topology.suggest import unknown
+
+if TYPE_CHECKING:
+    from kvnet.topology.schema import Topology
 
 Problem = tuple[str, str]
 """The path of the field, `pops[3].code`, and what is wrong with it and what to do."""
@@ -37,10 +41,10 @@ def _codes(topology: Topology) -> Iterator[Problem]:
 
 def _addresses(topology: Topology) -> Iterator[Problem]:
     highest = PORT_MAX - FIRST_POP_OFFSET - len(topology.pops) + 1
-    if topology.listen.port_base > highest:
+    if not PORT_MIN <= topology.listen.port_base <= highest:
         yield (
             "listen.port_base",
-            f"{len(topology.pops)} PoPs counted from here end above {PORT_MAX}; write {highest} or less",
+            f"{len(topology.pops)} PoPs don't fit from {topology.listen.port_base}; write {PORT_MIN} to {highest}",
         )
     urls = {"coordinator.url": topology.coordinator.url, "monitor.url": topology.monitor.url}
     urls |= {f"pops[{i}].url": pop.url for i, pop in enumerate(topology.pops)}
@@ -79,11 +83,7 @@ def _matrix(topology: Topology) -> Iterator[Problem]:
 
 
 def _limits(topology: Topology) -> Iterator[Problem]:
-    try:
-        base = limits_profiles.profile(topology.limits.profile)
-    except ConfigError as error:
-        yield "limits.profile", str(error)
-        return
+    base = limits_profiles.profile(topology.limits.profile)
     for name, value in topology.limits.overrides().items():
         try:
             limits_profiles.with_overrides(base, {name: value})

@@ -11,9 +11,15 @@ from msgspec import Meta
 
 COORDINATOR: Final = "coordinator"
 MONITOR: Final = "monitor"
+PORT_MIN: Final = 1024
+PORT_MAX: Final = 32_767
+"""The last port before those that the kernel hands to outgoing connections."""
+FIRST_POP_OFFSET: Final = 10
+"""PoP i listens on the base port + 10 + i; the coordinator on the base, the monitor one above."""
 
 Region = Literal["africa", "asia", "europe", "latin-america", "middle-east", "north-america", "oceania"]
 WanProfile = Literal["internet", "backbone", "none", "matrix"]
+LimitsProfile = Literal["workers-kv-2018", "workers-kv"]
 EdgeDurability = Literal["none", "commit"]
 
 Name = Annotated[
@@ -43,7 +49,7 @@ Url = Annotated[
 Host = Annotated[
     str, Meta(pattern=r"^[^/\s]+$", extra={"write": "an address of this host, such as 127.0.0.1 or 0.0.0.0"})
 ]
-Port = Annotated[int, Meta(ge=1024, le=32_767, extra={"write": "the first of a block of free ports"})]
+Port = Annotated[int, Meta(ge=PORT_MIN, le=PORT_MAX, extra={"write": "the first of a block of free ports"})]
 Fraction = Annotated[
     float, Meta(ge=0, lt=1, extra={"write": "the fraction of packets lost, such as 0.05 for 5 %"})
 ]

@@ -10,16 +10,16 @@ from typing import Any
 
 import msgspec
 
-from kvnet.topology import schema, timers
+from kvnet.topology import schema, sections, timers
 from kvnet.topology.schema import Topology
 
 
 def json_schema() -> dict[str, Any]:
     """Return the schema (draft 2020-12) that the shipped `topology.schema.json` holds."""
     document = msgspec.json.schema(Topology)
-    told = _field_docstrings(schema) | _field_docstrings(timers)
+    told = _field_docstrings(schema) | _field_docstrings(sections) | _field_docstrings(timers)
     for name, definition in document["$defs"].items():
-        definition["description"] = _one_line(definition.get("description", ""))
+        definition["description"] = _one_line(definition["description"])
         for field, description in told[name].items():
             definition["properties"][field]["description"] = description
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "kvnet topology", **document}

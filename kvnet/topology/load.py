@@ -64,7 +64,7 @@ def generate(topology: Topology, count: int) -> Topology:
     Raises:
         ConfigError: there are not so many.
     """
-    return replace(topology.with_pops(count), name=f"{topology.name}-{count}")
+    return replace(topology.with_pops(count), name=f"{topology.name[:56]}-{count}")  # names end at 64
 
 
 def dump_yaml(topology: Topology) -> str:

@@ -23,7 +23,8 @@ from kvnet.errors import ConfigError
 from kvnet.topology.fields import COORDINATOR
 from kvnet.topology.geography import great_circle_km
 from kvnet.topology.link import HELD, LinkModel
-from kvnet.topology.schema import Topology, unknown
+from kvnet.topology.schema import Topology
+from kvnet.topology.suggest import unknown
 from kvnet.topology.wan_state import PairFault, WanState
 
 __all__ = ["HELD", "PROFILES", "LinkModel", "PairFault", "Wan", "WanState"]

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from kvnet.errors import ConfigError
 from kvnet.topology.fields import ExtraDelay, Fraction, Megabits, Sigma
-from kvnet.topology.schema import WanConfig
+from kvnet.topology.sections import WanConfig
 
 Nodes = tuple[str, ...]
 
