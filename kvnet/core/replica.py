@@ -10,6 +10,7 @@ from kvnet.core.events import (
     DeadlineReached,
     DialFailed,
     Disconnect,
+    Diverged,
     Effect,
     Event,
     FramesCut,
@@ -19,6 +20,7 @@ from kvnet.core.events import (
     MessageReceived,
     PeerLost,
     PeerUp,
+    RefuseWrites,
     SetDeadline,
     Started,
 )
@@ -100,6 +102,8 @@ class Replica:
                 self.overlay.on_dial_failed(peer)
             case Started():
                 self._start()
+            case Diverged(why):
+                self._on_diverged(why)
             case _:
                 assert_never(event)
         out = state.out
@@ -115,6 +119,16 @@ class Replica:
             self.root.start()
         else:
             self.lateness.become_late("just started")
+
+    def _on_diverged(self, why: str) -> None:
+        """Start over from nothing; the coordinator, from which all others take their truth, stops instead."""
+        if self.state.is_root:
+            self.state.out.append(RefuseWrites(f"the replica differs from its own journal ({why}): restore it"))
+            return
+        for parent in list(self.state.parents):
+            self.tree.leave(parent)
+        self.stream.start_over()
+        self.lateness.become_late("diverged")
 
     def _on_lost(self, peer: str) -> None:
         state = self.state
