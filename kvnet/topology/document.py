@@ -20,6 +20,7 @@ _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is t
 _NULL: Final = "tag:yaml.org,2002:null"
 _BOOL: Final = "tag:yaml.org,2002:bool"
 _NUMBERS: Final = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_DEPTH_MAX: Final = 20
 _STYLE_PLAIN: Final = (None, "")
 
 
@@ -36,6 +37,7 @@ class Document:
         self.lines: dict[str, int] = {}
         """Line of each field that was read, by its path: `pops[3].lat`."""
         try:
+            self._refuse_depth(text)
             root = yaml.compose(text, Loader=_LOADER)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
@@ -64,6 +66,20 @@ class Document:
             place = place[: max(place.rfind("."), place.rfind("["), 0)]
         field = f"{path}: " if path else ""
         raise ConfigError(f"{self.name}:{self.lines.get(place, 1)}: {field}{problem}")
+
+    def _refuse_depth(self, text: str) -> None:
+        """Stop before `compose` does, which is recursive in C and would end the process."""
+        depth = 0
+        for event in yaml.parse(text, Loader=_LOADER):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            if depth > _DEPTH_MAX:
+                line = event.start_mark.line + 1
+                raise ConfigError(
+                    f"{self.name}:{line}: nested deeper than {_DEPTH_MAX} levels; close the brackets"
+                )
 
     def _read(self, node: yaml.Node, kind: kinds.Type, path: str, write: str | None) -> Any:
         self.lines[path] = node.start_mark.line + 1

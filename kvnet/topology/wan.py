@@ -65,8 +65,9 @@ class Wan:
         Raises:
             ConfigError: no such node.
         """
-        fault = self.state.fault(self._known(sender), self._known(receiver)) if self.state.pairs else None
-        return self._distance_ms(sender, receiver) + (fault.extra_ms if fault else 0.0)
+        distance_ms = self._distance_ms(sender, receiver)
+        fault = self.state.fault(sender, receiver)
+        return distance_ms + (fault.extra_ms if fault else 0.0)
 
     def rtt_ms(self, a: str, b: str) -> float:
         """Return both ways together.
@@ -182,9 +183,9 @@ class Wan:
 
     def _distance_ms(self, sender: str, receiver: str) -> float:
         """Return the delay of an undisturbed network."""
+        a, b = self._places[self._known(sender)], self._places[self._known(receiver)]
         if sender == receiver:
             return 0.0
-        a, b = self._places[self._known(sender)], self._places[self._known(receiver)]
         measured = self._matrix.get(a.code, {}).get(b.code)
         if measured is not None:
             return measured / 2

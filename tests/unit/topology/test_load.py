@@ -18,9 +18,12 @@ BAD = {
     "not YAML": ("a: [", "2: not YAML (did not find expected node content); check indents, brackets and quotes"),
     "control character": (
         "a: \x01",
-        "1: not YAML (unacceptable character #x0001: control characters are not allowed); "
-        "save the file as plain UTF-8 text",
+        (
+            "1: not YAML (unacceptable character #x0001: control characters are not allowed); "
+            "save the file as plain UTF-8 text"
+        ),
     ),
+    "bottomless": ("[" * 100_000, "1: nested deeper than 20 levels; close the brackets"),
     "two documents": (
         "a: 1\n---\nb: 2",
         "2: not YAML (but found another document); check indents, brackets and quotes",
@@ -61,8 +64,10 @@ BAD = {
     ),
     "quoted number": (
         PLAIN + "wan: {loss: '0.1'}",
-        "6: wan.loss: '0.1' is text, not a number; write the fraction of packets lost, such as 0.05 for 5 %, "
-        "without quotes",
+        (
+            "6: wan.loss: '0.1' is text, not a number; write the fraction of packets lost, such as 0.05 for 5 %, "
+            "without quotes"
+        ),
     ),
     "not finite": (
         PLAIN + "wan: {bandwidth_mbps: inf}",
@@ -95,8 +100,10 @@ BAD = {
     ),
     "region": (
         PLAIN.replace("region: europe", "region: eurpoe"),
-        "5: pops[1].region: 'eurpoe' is none of the choices; did you mean europe? "
-        "write one of africa, asia, europe, latin-america, middle-east, north-america, oceania",
+        (
+            "5: pops[1].region: 'eurpoe' is none of the choices; did you mean europe? "
+            "write one of africa, asia, europe, latin-america, middle-east, north-america, oceania"
+        ),
     ),
     "profile": (
         PLAIN + "limits: {profile: x}",
@@ -108,8 +115,10 @@ BAD = {
     ),
     "url with a path": (
         PLAIN.replace("europe}", "europe, url: 'http://osl/'}"),
-        "5: pops[1].url: 'http://osl/' won't do; write scheme, host and port without a path, "
-        "such as http://10.0.0.7:21000",
+        (
+            "5: pops[1].url: 'http://osl/' won't do; write scheme, host and port without a path, "
+            "such as http://10.0.0.7:21000"
+        ),
     ),
     "duplicate code": (
         PLAIN.replace("osl", "iad"),
@@ -170,7 +179,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("text", "complaint"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("text", "complaint"), BAD.values(), ids=list(BAD))
 def test_a_file_that_cannot_work_names_line_field_and_cure(text, complaint):
     with pytest.raises(ConfigError) as caught:
         parse(text, "topology.yaml")

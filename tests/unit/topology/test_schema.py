@@ -122,7 +122,7 @@ def test_the_digest_is_the_same_in_every_process_and_release():
 
 def test_loss_is_a_fraction_below_one():
     assert WORLD.with_loss(0.2).wan.loss == 0.2
-    with pytest.raises(ConfigError, match="loss 20 is not at least 0 and below 1: 0.2 loses"):
+    with pytest.raises(ConfigError, match=r"loss 20 is not at least 0 and below 1: 0\.2 loses"):
         WORLD.with_loss(20)
 
 
