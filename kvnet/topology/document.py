@@ -76,7 +76,7 @@ class Document:
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
             if depth > _DEPTH_MAX:
-                line = event.start_mark.line + 1
+                line = event.start_mark.line + 1 if event.start_mark else 1
                 raise ConfigError(
                     f"{self.name}:{line}: nested deeper than {_DEPTH_MAX} levels; close the brackets"
                 )
