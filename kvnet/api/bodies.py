@@ -1,0 +1,144 @@
+"""Request bodies: read with a bound and a deadline, then as bytes, JSON or a form."""
+
+from __future__ import annotations
+
+import asyncio
+from email.message import Message
+from email.parser import BytesHeaderParser
+from typing import Any, Final
+
+import msgspec
+from aiohttp import HttpVersion11, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from kvnet.api import codes
+from kvnet.api.codes import Problem
+
+SILENCE_S_MAX: Final = 30
+"""How long nothing of a body may come."""
+JSON_BYTES_MAX: Final = 65_536
+FORM_OVERHEAD_BYTES: Final = 65_536
+"""What boundaries, part headers, metadata and unknown fields may add to a form's value."""
+PARTS_MAX: Final = 256
+PART_HEADER_BYTES_MAX: Final = 8192
+
+_BINARY_ENCODINGS: Final = frozenset({"", "7bit", "8bit", "binary"})
+_parse_headers = BytesHeaderParser().parsebytes
+
+
+async def read_body(request: web.BaseRequest, bytes_max: int, problem: Problem) -> bytes:
+    """Return the whole body; never holds more than `bytes_max` and one chunk of it.
+
+    Raises:
+        RequestError: `problem` if it is longer, and what else can go wrong with a body.
+        ConnectionError: the client is gone.
+    """
+    announced = request.content_length
+    if announced is not None and announced > bytes_max:
+        raise problem.error(length=announced, limit=bytes_max)
+    await _meet_expectation(request)
+    content = request.content
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        while True:
+            # What has come already needs no timer: the usual case of a small value.
+            if content.is_eof():
+                chunk = content.read_nowait(-1)
+            else:
+                async with asyncio.timeout(SILENCE_S_MAX):
+                    chunk = await content.readany()
+            if not chunk:
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            size += len(chunk)
+            if size > bytes_max:
+                raise problem.error(length=f"more than {bytes_max}", limit=bytes_max)
+            chunks.append(chunk)
+    except TimeoutError:
+        raise codes.BODY_TOO_SLOW.error(seconds=SILENCE_S_MAX) from None
+    except (web.RequestPayloadError, HttpProcessingError):
+        raise codes.BODY_BROKEN.error() from None
+
+
+async def _meet_expectation(request: web.BaseRequest) -> None:
+    """Tell a client that waits for it to go on; curl does with bodies from 1 MiB on."""
+    expectation = request.headers.get("Expect")
+    if expectation is None or request.version < HttpVersion11:
+        return
+    if expectation.lower() != "100-continue":
+        raise codes.EXPECTATION_FAILED.error()
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # the answer itself hasn't begun
+
+
+async def read_json(request: web.BaseRequest) -> Any:
+    body = await read_body(request, JSON_BYTES_MAX, codes.BODY_TOO_LARGE)
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise codes.BODY_INVALID.error() from None
+
+
+def form_boundary(content_type: str) -> bytes | None:
+    """Return the boundary of a multipart form, None for any other content type.
+
+    Raises:
+        RequestError: a form without a usable boundary.
+    """
+    if not content_type.lower().lstrip().startswith("multipart/form-data"):
+        return None
+    message = Message()
+    message["Content-Type"] = content_type
+    boundary = (message.get_boundary() or "").encode("utf-8", "surrogateescape")
+    if not 1 <= len(boundary) <= 200:  # RFC 2046 says 70; some generators use more
+        raise codes.MULTIPART_INVALID.error(what="no boundary of 1 to 200 characters in Content-Type")
+    return boundary
+
+
+def parse_form(body: bytes, boundary: bytes) -> dict[str, bytes]:
+    """Return the parts of a form by name, verbatim; the first of several of one name counts.
+
+    The body is whole and bounded already, so its parts are found by searching for the delimiter: a streaming
+    reader would copy a large value once more and bring its own, laxer, grammar.
+
+    Raises:
+        RequestError: not a form, or one of absurd proportions.
+    """
+    parts: dict[str, bytes] = {}
+    delimiter = b"\r\n--" + boundary
+    if body.startswith(delimiter[2:]):
+        at = len(delimiter) - 2
+    else:
+        at = _find(body, delimiter, 0, "its first boundary is missing") + len(delimiter)
+    for _ in range(PARTS_MAX):
+        if body.startswith(b"--", at):
+            return parts
+        line_end = _find(body, b"\r\n", at, "a boundary's line doesn't end")
+        if body[at:line_end].strip(b" \t"):
+            raise codes.MULTIPART_INVALID.error(what="something follows a boundary on its line")
+        header_end = body.find(b"\r\n\r\n", line_end, line_end + PART_HEADER_BYTES_MAX)
+        if header_end < 0:
+            raise codes.MULTIPART_INVALID.error(what="a part's headers are endless")
+        begin = header_end + 4
+        end = _find(body, delimiter, begin, "its last boundary is missing")
+        name = _part_name(body[line_end + 2 : header_end])
+        if name not in parts:
+            parts[name] = body[begin:end]
+        at = end + len(delimiter)
+    raise codes.MULTIPART_INVALID.error(what=f"more than {PARTS_MAX} parts")
+
+
+def _find(body: bytes, wanted: bytes, start: int, otherwise: str) -> int:
+    at = body.find(wanted, start)
+    if at < 0:
+        raise codes.MULTIPART_INVALID.error(what=otherwise)
+    return at
+
+
+def _part_name(header: bytes) -> str:
+    """Return a part's field name, "" for none."""
+    message = _parse_headers(header)
+    if str(message.get("Content-Transfer-Encoding", "")).strip().lower() not in _BINARY_ENCODINGS:
+        raise codes.MULTIPART_INVALID.error(what="send parts as they are, without Content-Transfer-Encoding")
+    name = message.get_param("name", "", header="content-disposition")
+    return name if isinstance(name, str) else ""

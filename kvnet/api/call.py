@@ -1,0 +1,98 @@
+"""One authorised request on its way to an endpoint, with what every endpoint needs of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from kvnet.api import codes, envelope
+from kvnet.api.backend import Backend
+from kvnet.api.query import Query
+from kvnet.api.routes import Place, decode_key
+from kvnet.api.validation import check_key, check_namespace_id
+from kvnet.core.catalog import Scope, Token
+from kvnet.core.entries import SYSTEM_NAMESPACE
+from kvnet.core.operations import Operation
+from kvnet.core.versions import Version
+from kvnet.errors import RequestError
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    request: web.BaseRequest
+    backend: Backend
+    token: Token
+    place: Place
+    query: Query
+
+    def key(self) -> bytes:
+        return check_key(decode_key(self.place.key), self.backend.limits)
+
+    def namespace_to_read(self, op: str) -> bytes:
+        """Return the id of a namespace that this replica has.
+
+        Raises:
+            RequestError: malformed, or unknown here.
+        """
+        namespace = check_namespace_id(self.place.namespace)
+        if namespace not in self.backend.store.namespaces:
+            raise codes.NAMESPACE_NOT_FOUND.error(op=op)
+        return namespace
+
+    def namespace_to_write(self, op: str) -> bytes:
+        """Return the id of a namespace that clients may write to.
+
+        Whether it exists is for the coordinator to say: this replica may not have heard of it yet.
+        """
+        namespace = check_namespace_id(self.place.namespace)
+        if namespace == SYSTEM_NAMESPACE:
+            raise codes.NAMESPACE_NOT_FOUND.error(op=op)
+        return namespace
+
+    async def write(self, operation: Operation, op: str, result: Any = None) -> web.Response:
+        """Have the operation sequenced and return its answer; `op` is what errors call it.
+
+        Raises:
+            RequestError: refused, or unknown after a time-out.
+        """
+        try:
+            written = await self.backend.write([operation], self._request_id())
+        except RequestError as error:
+            if error.code == codes.NAMESPACE_NOT_FOUND.code:
+                raise codes.NAMESPACE_NOT_FOUND.error(op=op) from None
+            raise
+        response = envelope.success(result)
+        response.headers.update(version_headers(written.version))
+        if written.pending:
+            response.headers["KV-Pending"] = "1"
+        return response
+
+    def _request_id(self) -> bytes | None:
+        headers = self.request.headers
+        # Waiting for other PoPs isn't offered, and must not seem to have happened.
+        if headers.get("KV-Wait", "local") != "local":
+            raise codes.HEADER_INVALID.error(name="KV-Wait", what="only local is supported; or leave it out")
+        request_id = headers.get("KV-Request-Id")
+        if request_id is None:
+            return None
+        if not _REQUEST_ID.fullmatch(request_id):
+            raise codes.HEADER_INVALID.error(name="KV-Request-Id", what="must be 1 to 64 visible ASCII characters")
+        return request_id.encode("ascii")
+
+
+def version_headers(version: Version) -> dict[str, str]:
+    return {"KV-Version": str(version), "ETag": f'"{version}"'}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What answers one method of one resource, and the scope it takes."""
+
+    answer: Callable[[Call], Awaitable[web.Response]]
+    scope: Scope

@@ -1,0 +1,112 @@
+"""From the raw request target to a place in the API. Nothing is decoded or normalised before it is matched.
+
+A decoded path can't tell the key `a%2Fb` from `a/b`, and a path without its trailing slash can't tell the deletion
+of the key `..` (which some HTTP clients collapse before they send it) from that of the whole namespace.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum, auto
+from typing import Final, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from kvnet.api import codes
+
+API_PREFIX: Final = "/client/v4"
+
+_ORIGIN = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+_ACCOUNT_ID = re.compile(r"[0-9a-fA-F]{32}")
+_NAMESPACES = re.compile(r"/accounts/([^/]*)/storage/kv/namespaces(?:/(.*))?", re.DOTALL)
+_BAD_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
+
+
+class Resource(Enum):
+    STATUS = auto()
+    TOKEN_VERIFICATION = auto()
+    NAMESPACES = auto()
+    NAMESPACE = auto()
+    KEYS = auto()
+    VALUE = auto()
+    METADATA = auto()
+
+
+_FIXED: Final = {"/user/tokens/verify": Resource.TOKEN_VERIFICATION}
+_IN_NAMESPACE: Final = {"keys": Resource.KEYS}
+_OF_KEY: Final = {"values": Resource.VALUE, "metadata": Resource.METADATA}
+
+
+class Place(NamedTuple):
+    """What a path names. `namespace` and `key` are as they came: not validated, not decoded."""
+
+    resource: Resource
+    account: str = ""
+    """Empty where the resource belongs to no account."""
+    namespace: str = ""
+    key: str = ""
+
+
+class Target(NamedTuple):
+    """A request target in its two parts, both raw; the path begins with a slash wherever one can be routed."""
+
+    path: str
+    query: str
+
+
+def split_target(raw: str) -> Target:
+    """Return path and query of a request target in origin or absolute form."""
+    if not raw.startswith("/") and (origin := _ORIGIN.match(raw)):
+        raw = raw[origin.end() :]
+    path, _, query = raw.partition("?")
+    return Target(path, query)
+
+
+def find_place(method: str, path: str) -> Place:
+    """Return the place that `path` names, with or without the API's prefix.
+
+    Raises:
+        RequestError: it names none.
+    """
+    if path == "/status":
+        return Place(Resource.STATUS)
+    local = path[len(API_PREFIX) :] if path.startswith(API_PREFIX + "/") else path
+    if local in _FIXED:
+        return Place(_FIXED[local])
+    match = _NAMESPACES.fullmatch(local)
+    if match is None or not _ACCOUNT_ID.fullmatch(match[1]):
+        raise codes.NO_ROUTE.error(path=path)
+    account, rest = match[1].lower(), match[2]
+    if rest is None:
+        return Place(Resource.NAMESPACES, account)
+    namespace, slash, rest = rest.partition("/")
+    if slash and not namespace:
+        raise codes.NO_ROUTE.error(path=path)
+    if not namespace or (slash and not rest):
+        # The trap of the module's docstring: `DELETE …/{id}/` must not delete the namespace.
+        raise codes.METHOD_NOT_SUPPORTED.error(method=method)
+    if not slash:
+        return Place(Resource.NAMESPACE, account, namespace)
+    if rest in _IN_NAMESPACE:
+        return Place(_IN_NAMESPACE[rest], account, namespace)
+    kind, slash, key = rest.partition("/")
+    if not slash or kind not in _OF_KEY:
+        raise codes.NO_ROUTE.error(path=path)
+    if not key:
+        raise codes.KEY_EMPTY.error(method=method)
+    return Place(_OF_KEY[kind], account, namespace, key)
+
+
+def decode_key(raw: str) -> bytes:
+    """Return the key that a path's end spells: percent-decoded once, `+` and `/` as they are.
+
+    Raises:
+        RequestError: a bad percent sequence, or not UTF-8.
+    """
+    if _BAD_PERCENT.search(raw):
+        raise codes.KEY_UNDECODABLE.error()
+    key = unquote_to_bytes(raw.encode("utf-8", "surrogateescape"))
+    try:
+        key.decode("utf-8")
+    except UnicodeDecodeError:
+        raise codes.KEY_UNDECODABLE.error() from None
+    return key

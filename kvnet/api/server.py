@@ -1,0 +1,73 @@
+"""The aiohttp server under the service, with its bounds, and with our form for what isn't HTTP at all."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from kvnet.api import codes, envelope
+from kvnet.api.service import HttpService
+
+LINE_BYTES_MAX: Final = 16_384
+"""A request target: a listing's prefix and cursor, each of the longest key, percent-encoded, fit."""
+FIELD_BYTES_MAX: Final = 8_192
+"""One header field."""
+IDLE_S_MAX: Final = 75
+"""How long a connection may rest between requests, or before its first."""
+LINGER_S_MAX: Final = 5
+"""How long the rest of a refused body is read and dropped, so that its sender gets to see the answer."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Connection(web.RequestHandler):
+    """One client's connection."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what never became a request; the connection closes after it."""
+        if request.writer.output_size:
+            raise ConnectionError("an answer has begun already")
+        if isinstance(exc, LineTooLong):
+            line = LINE_BYTES_MAX in exc.args
+            problem = codes.LINE_TOO_LONG if line else codes.HEADERS_TOO_LARGE
+            error = problem.error(limit=LINE_BYTES_MAX if line else FIELD_BYTES_MAX)
+        elif status < 500:
+            error = codes.HTTP_MALFORMED.error(what=(message or "").partition("\n")[0].strip(" :"))
+        else:
+            _log.error("a request failed outside the service", exc_info=exc)
+            error = codes.INTERNAL.error(name="this address")
+        response = envelope.failure(error)
+        response.force_close()
+        return response
+
+
+class HttpServer(web.Server):
+    """A protocol factory for `loop.create_server`."""
+
+    def __init__(self, service: HttpService, **bounds: Any) -> None:
+        """Serve `service`; `bounds` replace single settings of aiohttp's connection."""
+        # Values are bytes, verbatim: a body that says it is compressed is stored as it came.
+        settings: dict[str, Any] = {
+            "access_log": None,
+            "auto_decompress": False,
+            "keepalive_timeout": IDLE_S_MAX,
+            "lingering_time": LINGER_S_MAX,
+            "max_field_size": FIELD_BYTES_MAX,
+            "max_line_size": LINE_BYTES_MAX,
+        }
+        self._settings = settings | bounds
+        super().__init__(service.handle, **self._settings)
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._settings)

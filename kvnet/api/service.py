@@ -1,0 +1,101 @@
+"""Every HTTP request of a node, from its target to its answer; what to read and write is the endpoints' part."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp import web
+
+from kvnet.api import codes, envelope, node
+from kvnet.api.auth import identify, require
+from kvnet.api.backend import Backend
+from kvnet.api.call import Call
+from kvnet.api.endpoints import find_endpoint
+from kvnet.api.freshness import freshness_headers, meet_freshness
+from kvnet.api.query import Query
+from kvnet.api.routes import Place, Resource, Target, find_place, split_target
+from kvnet.core.catalog import Token
+from kvnet.errors import RequestError
+
+_log = logging.getLogger(__name__)
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class HttpService:
+    """Answers for one node. `extra` maps path prefixes (whole segments) to who answers there instead."""
+
+    def __init__(self, backend: Backend, extra: Mapping[str, Handler] | None = None) -> None:
+        self._backend = backend
+        self._extra = tuple((extra or {}).items())
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Return the answer. Whatever goes wrong, it is an envelope.
+
+        Raises:
+            ConnectionError: the client is gone, and nobody is left to answer.
+        """
+        target = split_target(request.raw_path)
+        try:
+            for prefix, handler in self._extra:
+                if target.path == prefix or target.path.startswith(prefix + "/"):
+                    return await handler(request)
+            response = await self._answer(request, target)
+        except Exception as error:  # noqa: BLE001 - the last place where a bug can still become an answer
+            response = self._failure(request, error)
+        response.headers["KV-Pop"] = self._backend.pop
+        return response
+
+    async def _answer(self, request: web.BaseRequest, target: Target) -> web.Response:
+        backend = self._backend
+        if target.path == "/healthz":
+            if request.method not in {"GET", "HEAD"}:
+                raise codes.METHOD_NOT_ALLOWED.error(headers={"Allow": "GET, HEAD"})
+            return node.health(backend)
+        if backend.store.cluster is None:  # then there are no tokens either
+            raise codes.NOT_READY.error(name=backend.name)
+        token = identify(request.headers, backend.store.tokens)
+        try:
+            response = await self._answer_known(request, target, token)
+        except RequestError as error:
+            response = envelope.failure(error)
+            self._close_unread(request, response)
+        # Nothing was awaited since an endpoint read the store: this is the position it read at.
+        response.headers.update(freshness_headers(backend))
+        return response
+
+    async def _answer_known(self, request: web.BaseRequest, target: Target, token: Token) -> web.Response:
+        place = find_place(request.method, target.path)
+        endpoint = find_endpoint(place.resource, request.method)
+        require(token, endpoint.scope)
+        self._check_account(place)
+        if place.resource is not Resource.STATUS:
+            if not self._backend.ready():
+                raise codes.NOT_READY.error(name=self._backend.name)
+            await meet_freshness(request.headers, endpoint.scope, self._backend)
+        return await endpoint.answer(Call(request, self._backend, token, place, Query(target.query)))
+
+    def _check_account(self, place: Place) -> None:
+        cluster = self._backend.store.cluster
+        if place.account and (cluster is None or place.account != cluster.account_id):
+            raise codes.TOKEN_NOT_ALLOWED.error()
+
+    def _failure(self, request: web.BaseRequest, error: Exception) -> web.Response:
+        if isinstance(error, RequestError):
+            response = envelope.failure(error)
+        else:
+            transport = request.transport
+            gone = isinstance(error, ConnectionError) and (transport is None or transport.is_closing())
+            if gone or request.writer.output_size:  # an answer that has begun can't become another one
+                raise error
+            _log.error("%s %s failed", request.method, codes.shown(request.raw_path), exc_info=error)
+            response = envelope.failure(codes.INTERNAL.error(name=self._backend.name))
+        self._close_unread(request, response)
+        return response
+
+    @staticmethod
+    def _close_unread(request: web.BaseRequest, response: web.Response) -> None:
+        """After refusing a body unread, don't take the rest of it for the next request's sake."""
+        if not request.content.is_eof():
+            response.force_close()

@@ -1,0 +1,125 @@
+"""A node without a network: a real store, and a mini coordinator that sequences writes into it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from kvnet.api.backend import WriteResult
+from kvnet.core.catalog import Cluster, Namespace, Scope, Token
+from kvnet.core.operations import (
+    CreateNamespace,
+    DeleteNamespace,
+    DeleteValue,
+    Operation,
+    PutValue,
+    RenameNamespace,
+)
+from kvnet.core.versions import Version
+from kvnet.errors import RequestError
+from kvnet.limits import Limits
+from tests.support.frames import FrameMaker
+from tests.support.stores import CLUSTER_ID, open_store
+
+ACCOUNT = "0123456789abcdef0123456789abcdef"
+TOKENS = {scope: f"token-that-may-{scope}" for scope in Scope}
+NOW_S = 1_800_000_000.25
+
+
+class FakeNode:
+    """What the HTTP side asks of a node; tests set the attributes that a network would."""
+
+    def __init__(self, folder: Path, limits: Limits, *, formed: bool = True) -> None:
+        self.name = "fra"
+        self.pop = "fra"
+        self.limits = limits
+        self.store = open_store(folder)
+        self.now = NOW_S
+        self.stale_ms = 0.0
+        self.is_ready = formed
+        self.pending = False
+        self.refusal: BaseException | None = None
+        self.written: list[tuple[Operation, bytes | None]] = []
+        self.waits: list[tuple[Version, float]] = []
+        self._maker = FrameMaker()
+        if formed:
+            self._form()
+
+    def _form(self) -> None:
+        self._maker.open_epoch()
+        self._maker.put_item(Cluster(ACCOUNT, CLUSTER_ID, 0))
+        for scope, secret in TOKENS.items():
+            self._maker.put_item(Token(f"id-{scope}", scope, scope, sha256(secret.encode()).digest()))
+        self.store.apply([self._maker.cut()])
+
+    def now_s(self) -> float:
+        return self.now
+
+    def staleness_ms(self) -> float:
+        return self.stale_ms
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+    def status(self) -> dict[str, Any]:
+        return {"name": self.name, "position": str(self.store.position.version)}
+
+    async def wait_for(self, version: Version, timeout_ms: float) -> bool:
+        self.waits.append((version, timeout_ms))
+        return self.store.position.version >= version
+
+    async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult:
+        if self.refusal is not None:
+            raise self.refusal
+        (operation,) = operations
+        self.written.append((operation, request_id))
+        return WriteResult(self._sequence(operation), self.pending)
+
+    def create_namespace(self, title: str) -> bytes:
+        namespace = self._maker.create_namespace(title)
+        self.store.apply([self._maker.cut()])
+        return namespace
+
+    def put_many(self, namespace: bytes, keys: Sequence[bytes], *, expires_at: int = 0) -> None:
+        for key in keys:
+            self._maker.put(namespace, key, b"v", expires_at=expires_at)
+        self.store.apply([self._maker.cut()])
+
+    def _sequence(self, operation: Operation) -> Version:
+        maker = self._maker
+        match operation:
+            case PutValue(namespace, key, value, metadata, expires_at, ttl_s):
+                self._refuse_unknown(namespace)
+                expires_at = int(self.now) + ttl_s if ttl_s else expires_at
+                version = maker.put(namespace, key, value, metadata=metadata, expires_at=expires_at)
+            case DeleteValue(namespace, key):
+                self._refuse_unknown(namespace)
+                if key not in maker.records[namespace]:
+                    return self.store.position.version
+                version = maker.delete(namespace, key)
+            case CreateNamespace(namespace, title):
+                self._refuse_taken(namespace, title)
+                version = maker.put_item(Namespace(namespace, title, 0))
+                maker.records[namespace] = {}
+            case RenameNamespace(namespace, title):
+                self._refuse_unknown(namespace)
+                self._refuse_taken(namespace, title)
+                version = maker.put_item(Namespace(namespace, title, 0))
+            case DeleteNamespace(namespace):
+                self._refuse_unknown(namespace)
+                version = maker.delete_namespace(namespace)
+            case _:
+                raise AssertionError(operation)
+        self.store.apply([maker.cut()])
+        return version
+
+    def _refuse_unknown(self, namespace: bytes) -> None:
+        if namespace not in self.store.namespaces:
+            raise RequestError(404, 10013, "no such namespace")
+
+    def _refuse_taken(self, namespace: bytes, title: str) -> None:
+        holder = self.store.titles.get(title)
+        if holder is not None and holder.id != namespace:
+            raise RequestError(400, 10014, "a namespace with this account ID and title already exists")
