@@ -1,0 +1,133 @@
+"""Answers: what an edge said, and the values, keys and namespaces it spoke of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kvnet.client.directory import Edge
+from kvnet.core.versions import Version
+from kvnet.errors import RequestError
+
+KEY_NOT_FOUND: Final = 10009
+NAMESPACE_NOT_FOUND: Final = 10013
+NOT_AN_ANSWER: Final = 10001
+"""Our code for an answer that no edge gives: something else listens at the address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """A stored pair as one PoP had it."""
+
+    value: bytes
+    metadata: Any
+    """Any JSON value; None for none."""
+    expires_at: int | None
+    """Unix seconds; None for never."""
+    version: Version
+    """Of the write that stored it; a token that any PoP can wait for (`at_least`)."""
+    pop: str
+    """Code of the PoP that answered."""
+    staleness_ms: int | None
+    """Upper bound on the age of that PoP's view; None when it has none yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedKey:
+    """One key of a listing."""
+
+    name: str
+    metadata: Any
+    """Any JSON value; None for none."""
+    expires_at: int | None
+    """Unix seconds; None for never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceInfo:
+    """One namespace of the account."""
+
+    id: str
+    """32 hex digits, never used again after a deletion."""
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One edge's answer to one request."""
+
+    edge: Edge
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def version(self) -> Version:
+        """The version of the record read or written.
+
+        Raises:
+            RequestError: the answer has none.
+        """
+        try:
+            return Version.parse(self.headers["KV-Version"])
+        except (KeyError, ValueError):
+            raise self._foreign("no version") from None
+
+    @property
+    def staleness_ms(self) -> int | None:
+        return _whole_number(self.headers.get("KV-Staleness-Ms"))
+
+    @property
+    def expires_at(self) -> int | None:
+        return _whole_number(self.headers.get("expiration"))
+
+    @property
+    def pop(self) -> str:
+        return self.headers.get("KV-Pop", self.edge.code)
+
+    def envelope(self) -> dict[str, Any]:
+        """Return the JSON envelope of a success.
+
+        Raises:
+            RequestError: what the edge refused and why, or that this is no edge's answer.
+        """
+        if self.status != 200:
+            raise self.error()
+        envelope = self._json()
+        if envelope.get("success") is not True:
+            raise self._foreign("no success")
+        return envelope
+
+    def error(self, *, definite: bool = True) -> RequestError:
+        """Return the error that this answer tells."""
+        errors = self._json().get("errors")
+        match errors:
+            case [{"code": int() as code, "message": str() as message}, *_]:
+                return RequestError(
+                    self.status, code, message, definite=definite, headers=dict(self.headers.items())
+                )
+            case _:
+                return self._foreign(f"status {self.status} without an error")
+
+    def _json(self) -> dict[str, Any]:
+        try:
+            envelope = json.loads(self.body)
+        except ValueError:
+            raise self._foreign("no JSON") from None
+        if not isinstance(envelope, dict):
+            raise self._foreign("no envelope")
+        return envelope
+
+    def _foreign(self, found: str) -> RequestError:
+        return RequestError(
+            502,
+            NOT_AN_ANSWER,
+            f"{self.edge.url} answered with {found}: check that a kvnet edge of this version listens there",
+            definite=False,
+        )
+
+
+def _whole_number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None

@@ -1,0 +1,156 @@
+"""The exchange: one request, asked of the preferred edge and then of the next, until one answers.
+
+A read may be asked anywhere. A write may too, because every attempt carries the same request id: whoever takes it
+second answers what became of the first. Only a client that gives up doesn't know whether its write took effect,
+and then the error says so (`definite` is False).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import aiohttp
+from yarl import URL
+
+from kvnet.client.answers import Answer
+from kvnet.client.directory import API_BASE, Directory, Edge
+from kvnet.client.probe import healthy
+from kvnet.client.route import Route
+from kvnet.errors import RequestError
+
+CONNECT_TIMEOUT_S: Final = 1.0
+"""Longest wait for a connection before the next edge is asked."""
+SILENCE_TIMEOUT_S: Final = 3.0
+"""Longest wait for the next bytes of an answer; more than the second that an edge waits for its own replica."""
+REFUSALS_MAX: Final = 4
+"""Edges that may answer 503 to one request. When the coordinator is down all of them do."""
+RETURN_CHECK_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Times between two questions whether a failed edge is back; the last one repeats."""
+UNREACHABLE: Final = 7010
+"""The API's code for a service that isn't available."""
+
+Body = Callable[[], Any]
+"""Makes the body afresh for each attempt: a multipart writer can be sent once."""
+
+
+class Exchange:
+    """Sends requests over a pool of connections; the route remembers which edges are away."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, directory: Directory, route: Route, timeout_s: float
+    ) -> None:
+        self._session = session
+        self._prefix = f"{API_BASE}/accounts/{directory.account_id}/storage/kv/namespaces"
+        self._authorization = {"Authorization": f"Bearer {directory.token}"}
+        self._route = route
+        self._timeout_s = timeout_s
+        self._request_ids = RequestIds()
+        self._watches: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Stop looking after edges that are away; the session stays open."""
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+
+    async def read(self, path: str, *, headers: Mapping[str, str] | None = None) -> Answer:
+        """Return the nearest edge's answer, whatever its status but 503.
+
+        Raises:
+            RequestError: no edge answered in time.
+        """
+        return await self._send("GET", path, _no_body, headers or {}, is_write=False)
+
+    async def write(self, method: str, path: str, body: Body | None = None) -> Answer:
+        """Return the answer to a write that took effect at most once.
+
+        Raises:
+            RequestError: no edge answered in time; `definite` tells whether the write can have taken effect.
+        """
+        headers = {"KV-Request-Id": self._request_ids.next()}
+        return await self._send(method, path, body or _no_body, headers, is_write=True)
+
+    async def _send(
+        self, method: str, path: str, body: Body, headers: Mapping[str, str], *, is_write: bool
+    ) -> Answer:
+        now = asyncio.get_running_loop().time
+        deadline = now() + self._timeout_s
+        definite = True
+        refusals = 0
+        trouble = RequestError(503, UNREACHABLE, "no time was given to ask an edge")
+        for edge in self._route.candidates():
+            if now() >= deadline or refusals == REFUSALS_MAX:
+                break
+            try:
+                async with asyncio.timeout_at(deadline):
+                    answer = await self._attempt(edge, method, path, body(), headers)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                self._leave(edge)
+                never_sent = isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
+                definite = definite and (never_sent or not is_write)
+                trouble = RequestError(
+                    503,
+                    UNREACHABLE,
+                    f"no edge answered, the last one tried was {edge.url}: "
+                    f"{_reason(error)}; `kvnet ps` shows who is up",
+                )
+                continue
+            if answer.status != 503:
+                if is_write and answer.status >= 500:
+                    raise answer.error(definite=False)
+                return answer
+            refusals += 1
+            trouble = answer.error()
+            if is_write:
+                definite = False  # the edge may have passed it on before it lost the coordinator
+            else:
+                self._leave(edge)
+        trouble.definite = definite
+        raise trouble
+
+    async def _attempt(self, edge: Edge, method: str, path: str, body: Any, headers: Mapping[str, str]) -> Answer:
+        # encoded=True: a key's percent signs are the key's, and must arrive as they are
+        url = URL(f"{edge.url}{self._prefix}{path}", encoded=True)
+        async with self._session.request(
+            method, url, data=body, headers={**self._authorization, **headers}, allow_redirects=False
+        ) as response:
+            return Answer(edge, response.status, response.headers, await response.read())
+
+    def _leave(self, edge: Edge) -> None:
+        if self._route.leave(edge):
+            watch = asyncio.create_task(self._watch(edge), name=f"watch {edge.code}")
+            self._watches.add(watch)
+            watch.add_done_callback(self._watches.discard)
+
+    async def _watch(self, edge: Edge) -> None:
+        """End when `edge` serves again and has its old place."""
+        check = 0
+        while True:
+            await asyncio.sleep(RETURN_CHECK_S[min(check, len(RETURN_CHECK_S) - 1)])
+            if await healthy(self._session, edge):
+                self._route.rejoin(edge)
+                return
+            check += 1
+
+
+class RequestIds:
+    """Names for writes, unlike those of any other client: 96 random bits, then a counter, as hex digits."""
+
+    def __init__(self) -> None:
+        self._start = secrets.token_hex(12)
+        self._count = 0
+
+    def next(self) -> str:
+        self._count += 1
+        return f"{self._start}{self._count:016x}"
+
+
+def _no_body() -> None:
+    return None
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)

@@ -1,0 +1,199 @@
+"""One namespace as a Python object: the calls a Worker knows, and what an answer carries besides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from kvnet.client import wire
+from kvnet.client.account import find
+from kvnet.client.answers import KEY_NOT_FOUND, NAMESPACE_NOT_FOUND, Answer, ListedKey, NamespaceInfo, Value
+from kvnet.client.exchange import Exchange
+from kvnet.core.versions import Version
+from kvnet.errors import RequestError
+
+PAGE_KEYS_MIN: Final = 10
+PAGE_KEYS_MAX: Final = 1000
+"""The API takes page sizes between these."""
+TORN_READS_MAX: Final = 5
+"""Times a value and its metadata may turn out to be of two versions before the read is given up."""
+
+_ID = re.compile(r"[0-9a-f]{32}")
+ResultT = TypeVar("ResultT")
+
+
+class Namespace:
+    """A namespace by title or id; a title is looked up with the first call and again after a deletion."""
+
+    def __init__(self, exchange: Exchange, name: str, id_: str | None = None) -> None:
+        self._exchange = exchange
+        self.name = name
+        """Title or id, as given."""
+        self._id = id_ or (name if _ID.fullmatch(name) else None)
+
+    async def get(self, key: str, *, at_least: Version | None = None) -> bytes | None:
+        """Return the value at the nearest edge, None when it has none there.
+
+        With `at_least` the edge waits, within its limits, until it has that write.
+
+        Raises:
+            RequestError: the namespace is unknown, the request was refused, or no edge answered.
+        """
+        answer = await self._call(lambda id_: self._read(f"/{id_}/values/{wire.segment(key)}", at_least))
+        return None if answer is None else answer.body
+
+    async def get_with_metadata(self, key: str, *, at_least: Version | None = None) -> Value | None:
+        """Return value, metadata, expiry and origin, all of one version; None when there is none.
+
+        Raises:
+            RequestError: as for `get`.
+        """
+        return await self._call(lambda id_: self._get_whole(id_, key, at_least))
+
+    async def put(
+        self,
+        key: str,
+        value: bytes | str,
+        *,
+        ttl: int | None = None,
+        expiration: int | None = None,
+        metadata: Any = None,
+    ) -> Version:
+        """Return the version of the write, durable at the coordinator; text is stored as UTF-8.
+
+        It replaces value, metadata and expiry at once. `ttl` in seconds wins over `expiration` in unix seconds;
+        neither means for ever. `metadata` is any JSON value, None for none.
+
+        Raises:
+            RequestError: refused, or, when `definite` is False, perhaps done but not confirmed.
+        """
+        content = value.encode() if isinstance(value, str) else value
+        query = wire.query(expiration=expiration, expiration_ttl=ttl)
+
+        def body() -> Any:
+            return content if metadata is None else wire.form(content, metadata)
+
+        async def write(id_: str) -> Version:
+            answer = await self._exchange.write("PUT", f"/{id_}/values/{wire.segment(key)}{query}", body)
+            answer.envelope()
+            return answer.version
+
+        return await self._call(write)
+
+    async def delete(self, key: str) -> Version:
+        """Return the version as of which the key is gone; a key that was not there is no error.
+
+        Raises:
+            RequestError: as for `put`.
+        """
+
+        async def write(id_: str) -> Version:
+            answer = await self._exchange.write("DELETE", f"/{id_}/values/{wire.segment(key)}")
+            answer.envelope()
+            return answer.version
+
+        return await self._call(write)
+
+    async def list(self, *, prefix: str = "", limit: int | None = None) -> AsyncIterator[ListedKey]:
+        """Yield keys that start with `prefix`, by their UTF-8 bytes, at most `limit` of them.
+
+        Pages are fetched as they are needed: keys written behind the last one seen appear, others don't.
+
+        Raises:
+            RequestError: as for `get`.
+        """
+        left = limit
+        cursor = ""
+        while left is None or left > 0:
+            size = PAGE_KEYS_MAX if left is None else min(max(left, PAGE_KEYS_MIN), PAGE_KEYS_MAX)
+            query = wire.query(prefix=prefix, limit=size, cursor=cursor or None)
+
+            async def page(id_: str, query: str = query) -> dict[str, Any]:
+                return (await self._exchange.read(f"/{id_}/keys{query}")).envelope()
+
+            envelope = await self._call(page)
+            for key in envelope["result"][:left]:
+                yield ListedKey(name=key["name"], metadata=key.get("metadata"), expires_at=key.get("expiration"))
+            if left is not None:
+                left -= len(envelope["result"])
+            cursor = envelope["result_info"]["cursor"]
+            if not cursor:
+                return
+
+    async def info(self) -> NamespaceInfo:
+        """Return id and title.
+
+        Raises:
+            RequestError: there is no such namespace, or no edge answered.
+        """
+        found = await find(self._exchange, self.name)
+        self._id = found.id
+        return found
+
+    async def rename(self, title: str) -> None:
+        """Give the namespace another title.
+
+        Raises:
+            RequestError: another one has that title, or as for `put`.
+        """
+
+        async def write(id_: str) -> None:
+            (await self._exchange.write("PUT", f"/{id_}", lambda: wire.document({"title": title}))).envelope()
+
+        await self._call(write)
+        if self.name != self._id:
+            self.name = title
+
+    async def drop(self) -> None:
+        """Delete the namespace with everything in it.
+
+        Raises:
+            RequestError: as for `put`.
+        """
+
+        async def write(id_: str) -> None:
+            (await self._exchange.write("DELETE", f"/{id_}")).envelope()
+
+        await self._call(write)
+
+    async def _get_whole(self, id_: str, key: str, at_least: Version | None) -> Value | None:
+        """Return value and metadata of one version: the API tells them apart, and a write may come between."""
+        for _ in range(TORN_READS_MAX):
+            value = await self._read(f"/{id_}/values/{wire.segment(key)}", at_least)
+            if value is None:
+                return None
+            metadata = await self._read(f"/{id_}/metadata/{wire.segment(key)}", value.version)
+            if metadata is not None and metadata.version == value.version:
+                return Value(
+                    value=value.body,
+                    metadata=metadata.envelope()["result"],
+                    expires_at=value.expires_at,
+                    version=value.version,
+                    pop=value.pop,
+                    staleness_ms=value.staleness_ms,
+                )
+        raise RequestError(409, 10001, f"{key!r} changed during each of {TORN_READS_MAX} reads: try again")
+
+    async def _read(self, path: str, at_least: Version | None) -> Answer | None:
+        """Return the answer, None when the key isn't there."""
+        headers = {} if at_least is None else {"KV-At-Least": str(at_least)}
+        answer = await self._exchange.read(path, headers=headers)
+        if answer.status == 200:
+            return answer
+        error = answer.error()
+        if error.code == KEY_NOT_FOUND:
+            return None
+        raise error
+
+    async def _call(self, call: Callable[[str], Awaitable[ResultT]]) -> ResultT:
+        """Return what `call` makes of this namespace's id."""
+        remembered = self._id
+        if remembered is not None:
+            try:
+                return await call(remembered)
+            except RequestError as error:
+                if error.code != NAMESPACE_NOT_FOUND:
+                    raise
+        # either nobody asked yet, or the title may stand for another namespace now
+        return await call((await self.info()).id)
