@@ -67,7 +67,7 @@ class Batch:
         assert frame.epoch >= position.epoch, f"a frame of epoch {frame.epoch} applied at {position}"
         try:
             self._take_entries(frame, opens_epoch=frame.epoch > position.epoch)
-        except (TypeError, ValueError, IndexError, struct.error, msgpack.UnpackException) as error:
+        except (TypeError, ValueError, LookupError, struct.error, msgpack.UnpackException) as error:
             raise ProtocolError(f"frame {frame.first_seq} can't be read: {error}") from error
         if self._digest != int.from_bytes(frame.digest_after, "big"):
             raise Divergence(f"the digest at {frame.position} is not the coordinator's")
@@ -145,6 +145,9 @@ class Batch:
         return change
 
     def _touch(self, namespace: bytes) -> Tally:
+        """Return this batch's own copy of a tally that it hasn't touched before."""
+        if not isinstance(namespace, bytes):
+            raise TypeError("a namespace that isn't bytes")
         committed = None if namespace in self.removed else self._committed_tallies.get(namespace)
         if committed is None:
             raise Divergence(f"an entry writes into namespace {namespace.hex()}, which doesn't exist here")
@@ -157,10 +160,12 @@ class Batch:
         if key_of(item) != key:
             raise ProtocolError(f"the catalogue record {key!r} is spelled otherwise than its item")
         self.catalogue_changes[key] = item
-        if not isinstance(item, Namespace) or item.id in self.tallies:
+        if not isinstance(item, Namespace):
             return
         if len(item.id) != NAMESPACE_ID_BYTES or item.id == SYSTEM_NAMESPACE:
             raise ProtocolError(f"no namespace can have the id {item.id.hex()}")
+        if item.id in self.tallies:
+            return
         if item.id in self.removed or item.id not in self._committed_tallies:
             self.tallies[item.id] = Tally(root_prefix(self._next_number))
             self._next_number += 1

@@ -48,6 +48,7 @@ class Durability(StrEnum):
     """A commit survives the process, not the machine; the network refills the replica."""
 
 
+_FREE_BYTES_LOW: Final = 64 << 20
 _DAMAGE: Final = (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError, lmdb.PageNotFoundError)
 
 
@@ -194,7 +195,10 @@ def translated(error: lmdb.Error | OSError, folder: Path) -> StorageError:
     code = error.code if isinstance(error, lmdb.Error) else error.errno
     match code:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            return StorageFull(f"no space left for {folder}: free some or raise its quota; reads go on")
+            return _no_space(folder)
+        case errno.EIO if _free_bytes(folder) < _FREE_BYTES_LOW:
+            # LMDB reports a write that was cut short as EIO: the first sign of a full disk.
+            return _no_space(folder)
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return StorageError(
                 f"{folder} can't be written: give this user the right to, or choose another folder"
@@ -203,6 +207,15 @@ def translated(error: lmdb.Error | OSError, folder: Path) -> StorageError:
             return StorageError(f"{folder} is not a folder: choose another one")
         case _:
             return StorageError(f"{folder} can't be used: {error}")
+
+
+def _no_space(folder: Path) -> StorageFull:
+    return StorageFull(f"no space left for {folder}: free some or raise its quota; reads go on")
+
+
+def _free_bytes(folder: Path) -> int:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
 
 
 def _take_lock(folder: Path) -> int:
