@@ -5,8 +5,8 @@ The driver (asyncio or simulated) feeds one event at a time and carries out the 
 - `Send` may be carried out at once, also for frames that are not applied yet: forwarding rests on the chain
   check alone. It may be lost with its link; then `PeerLost` comes.
 - `Apply` must end in exactly one `Applied` event, after the transaction is committed (durable where the node's
-  durability says so), or in `Diverged`. The driver may commit several in one transaction. Whatever speaks of a position
-  (adverts, answers) is only sent after the core has seen that event.
+  durability says so), or in `Diverged`. The driver may commit several in one transaction. Whatever speaks of a
+  position (adverts, answers) is only sent after the core has seen that event.
 - `Empty` likewise ends in `Applied(GENESIS)`.
 - `Connect` ends in `PeerUp` or `DialFailed`; repeating it while a link is up or being dialled does nothing.
 - `AwaitWritable` ends in one `LinkWritable` as soon as the link has room (at once, in a later turn, if it has it

@@ -134,7 +134,7 @@ class PeerLinks:
 
     def disconnect(self, peer: str, why: str) -> None:
         """End the link once what was sent has arrived; `on_lost` (or `on_dial_failed`) comes at once."""
-        self._notices.say("disconnect", peer, why, level=logging.DEBUG)
+        self._notices.say("disconnect", peer, f"{peer}: {why}", level=logging.DEBUG)
         link = self._links.get(peer)
         if link is not None:
             self.flush()
@@ -223,7 +223,8 @@ class PeerLinks:
             self._count_refusal(peer, refused)
             self._fail(peer)
         except (OSError, ClientError, ConfigError, TimeoutError) as error:
-            self._notices.say("dial-failed", peer, str(error) or type(error).__name__, level=logging.INFO)
+            line = f"{peer}: {type(error).__name__} {error}"
+            self._notices.say("dial-failed", peer, line, level=logging.INFO)
             self._fail(peer)
         finally:
             if connection is not None and (wire is None or self._closing):
@@ -365,7 +366,7 @@ class PeerLinks:
                 messages = decode(data)
             except ProtocolError as error:
                 self.counters["messages_malformed"] += 1
-                self._notices.say("malformed", peer, str(error))
+                self._notices.say("malformed", peer, f"{peer}: {error}")
                 break
             self.counters["messages_received"] += 1
             self._tell.on_messages(peer, messages)
@@ -395,7 +396,7 @@ class PeerLinks:
         self.counters[f"refused_{refused.reason}"] += 1
         if refused.reason is not Refusal.DUPLICATE:
             by = "refused by it" if refused.told else "refused"
-            self._notices.say(f"handshake-{refused.reason}", peer, f"{by}: {refused}")
+            self._notices.say(f"handshake-{refused.reason}", peer, f"{peer}: {by}: {refused}")
 
 
 def _same(some: list[Message], others: list[Message]) -> bool:

@@ -20,15 +20,15 @@ class Notices:
         self._clock = clock
         self._said: dict[tuple[str, str], tuple[float, int]] = {}  # when last, and how many unsaid since
 
-    def say(self, kind: str, peer: str, text: str, *, level: int = logging.WARNING) -> bool:
-        """Log `kind peer=… text` unless the same kind and peer was logged within the minute; return whether."""
+    def say(self, kind: str, about: str, line: str, *, level: int = logging.WARNING) -> bool:
+        """Log `kind: line` unless this kind was logged about the same one within the minute; return whether."""
         now = self._clock()
-        said_at, unsaid = self._said.get((kind, peer), (float("-inf"), 0))
+        said_at, unsaid = self._said.get((kind, about), (float("-inf"), 0))
         if now - said_at < INTERVAL_S:
-            self._said[kind, peer] = (said_at, unsaid + 1)
+            self._said[kind, about] = (said_at, unsaid + 1)
             return False
         if len(self._said) >= KEYS_MAX:
             self._said.clear()
-        self._said[kind, peer] = (now, 0)
-        self._logger.log(level, "%s peer=%s %s%s", kind, peer, text, f" ({unsaid} more)" if unsaid else "")
+        self._said[kind, about] = (now, 0)
+        self._logger.log(level, "%s: %s%s", kind, line, f" ({unsaid} more)" if unsaid else "")
         return True

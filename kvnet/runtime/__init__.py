@@ -1,0 +1,1 @@
+"""What runs a node's protocol in a real process: the driver, waiting clients, forwarded writes, the server."""

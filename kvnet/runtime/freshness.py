@@ -1,0 +1,60 @@
+"""Replica time, which decides expiry, and staleness, which is told with every read. Pure arithmetic.
+
+Wall times are milliseconds since 1970; `now_ms` and `beacon_at_ms` are this process's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from math import isinf
+from typing import Final
+
+_COUNTER_BITS: Final = 16
+"""A stamp is milliseconds since 1970 << 16 | counter (core.clock)."""
+
+
+def stamp_ms(stamp: int) -> float:
+    """Return the wall time in a hybrid clock's stamp."""
+    return float(stamp >> _COUNTER_BITS)
+
+
+class ReplicaClock:
+    """The coordinator's time, as a replica knows it: never back, not even over a restart.
+
+    It is the largest (beacon time + monotonic time since it arrived) ever seen, and not below the last applied
+    stamp. Two replicas differ by at most their latencies from the root.
+    """
+
+    def __init__(self, stamp: int = 0) -> None:
+        """`stamp` is the store's last applied one."""
+        self._floor_ms = stamp_ms(stamp)
+        self._offset_ms: float | None = None  # wall minus monotonic time, the largest that a beacon gave
+
+    def on_beacon(self, beacon_time_ms: float, beacon_at_ms: float) -> None:
+        """A beacon of the root's wall time `beacon_time_ms` arrived at monotonic `beacon_at_ms`."""
+        offset = beacon_time_ms - beacon_at_ms
+        if self._offset_ms is None or offset > self._offset_ms:
+            self._offset_ms = offset
+
+    def on_applied(self, stamp: int) -> None:
+        """A frame with this stamp was applied."""
+        self._floor_ms = max(self._floor_ms, stamp_ms(stamp))
+
+    def now_ms(self, now_ms: float) -> float:
+        """Return replica time in milliseconds since 1970; 0 for an empty replica that has heard nothing."""
+        if self._offset_ms is not None:
+            self._floor_ms = max(self._floor_ms, self._offset_ms + now_ms)
+        return self._floor_ms
+
+
+def staleness_ms(
+    *, now_ms: float, beacon_at_ms: float, latency_ms: float, wall_ms: float, applied_stamp: int
+) -> float:
+    """Return an upper bound on the age of a replica's view.
+
+    With a beacon: the time since it arrived, and the round trips on its path (`latency_ms` is one way, half of
+    them). Before the first (`beacon_at_ms` is minus infinity): the age of the last applied frame by this host's
+    clock, which is all that a replica can know that was restarted alone.
+    """
+    if isinf(beacon_at_ms) or isinf(latency_ms):
+        return max(0.0, wall_ms - stamp_ms(applied_stamp))
+    return max(0.0, now_ms - beacon_at_ms) + 2 * latency_ms
