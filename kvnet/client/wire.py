@@ -22,7 +22,7 @@ def query(**fields: str | int | None) -> str:
 
 def document(value: Any) -> aiohttp.BytesPayload:
     """Return a JSON body."""
-    return aiohttp.BytesPayload(compact_json(value), content_type="application/json")
+    return aiohttp.BytesPayload(compact_json(value).encode(), content_type="application/json")
 
 
 def form(value: bytes, metadata: Any) -> aiohttp.FormData:
@@ -33,5 +33,5 @@ def form(value: bytes, metadata: Any) -> aiohttp.FormData:
     return body
 
 
-def compact_json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+def compact_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,171 @@
+"""A small edge for client tests: the REST routes over one shared dict of namespaces, and faults on demand."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from aiohttp import web
+
+ACCOUNT = "a" * 32
+TOKEN = "let-me-in"
+
+
+@dataclass
+class FakeStore:
+    """What all edges of one fake network share, as if replication took no time."""
+
+    titles: dict[str, str] = field(default_factory=dict)
+    pairs: dict[str, dict[str, tuple[bytes, object, int | None, int]]] = field(default_factory=dict)
+    """Per namespace and key: value, metadata, expiration, seq."""
+    outcomes: dict[str, int] = field(default_factory=dict)
+    """Per request id the seq of its write."""
+    seq: int = 0
+
+    def create(self, title: str) -> str:
+        namespace_id = secrets.token_hex(16)
+        self.titles[namespace_id] = title
+        self.pairs[namespace_id] = {}
+        return namespace_id
+
+
+class FakeEdge:
+    def __init__(self, code: str, store: FakeStore) -> None:
+        self.code = code
+        self.store = store
+        self.refuses = False
+        """Answers 503 to everything."""
+        self.drops_after_applying = 0
+        """Writes that are applied, and then lose their connection instead of being answered."""
+        self.requests: list[tuple[str, str]] = []
+        """Method and raw path with query of each request but health checks."""
+        self.headers_seen: list[dict[str, str]] = []
+        self.url = ""
+
+    @asynccontextmanager
+    async def running(self, port: int = 0) -> AsyncIterator[FakeEdge]:
+        runner = web.ServerRunner(web.Server(self._handle), handle_signals=False, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", port)
+        await site.start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/healthz":
+            return web.Response(status=503 if self.refuses else 200)
+        self.requests.append((request.method, request.raw_path))
+        self.headers_seen.append(dict(request.headers))
+        if self.refuses:
+            return self._error(503, 7010, "this replica has no catalogue yet")
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self._error(401, 10000, "Authentication error")
+        prefix = f"/client/v4/accounts/{ACCOUNT}/storage/kv/namespaces"
+        path = request.raw_path.partition("?")[0].removeprefix(prefix).strip("/").split("/")
+        seq = self.store.outcomes.get(request.headers.get("KV-Request-Id", ""))
+        if seq is not None:
+            return self._success(None, seq)
+        response = await self._route(request, path)
+        if request.method != "GET":
+            self.store.outcomes[request.headers["KV-Request-Id"]] = self.store.seq
+            if self.drops_after_applying:
+                self.drops_after_applying -= 1
+                assert request.transport is not None
+                request.transport.abort()
+        return response
+
+    async def _route(self, request: web.BaseRequest, path: list[str]) -> web.StreamResponse:
+        store = self.store
+        match request.method, path:
+            case "GET", [""]:
+                titles = sorted(store.titles.items(), key=lambda item: item[1])
+                return self._success([{"id": id_, "title": title} for id_, title in titles])
+            case "POST", [""]:
+                title = (await request.json())["title"]
+                if title in store.titles.values():
+                    return self._error(400, 10014, "a namespace with this account ID and title already exists")
+                store.seq += 1
+                return self._success({"id": store.create(title), "title": title}, store.seq)
+            case _, [id_, *_] if id_ not in store.titles:
+                return self._error(404, 10013, "get namespace: 'namespace not found'")
+            case "PUT", [id_]:
+                store.titles[id_] = (await request.json())["title"]
+                return self._success({"id": id_, "title": store.titles[id_]}, store.seq)
+            case "DELETE", [id_]:
+                del store.titles[id_], store.pairs[id_]
+                return self._success(None, store.seq)
+            case "GET", [id_, "keys"]:
+                return self._keys(request, id_)
+            case method, [id_, ("values" | "metadata") as what, key]:
+                return await self._pair(request, method, id_, what, unquote(key))
+            case _:
+                return self._error(400, 7003, f"Could not route to {request.raw_path}")
+
+    def _keys(self, request: web.BaseRequest, id_: str) -> web.Response:
+        prefix = request.query.get("prefix", "")
+        after = request.query.get("cursor", "")
+        limit = int(request.query.get("limit", "1000"))
+        assert 10 <= limit <= 1000
+        names = sorted(name for name in self.store.pairs[id_] if name.startswith(prefix) and name > after)
+        page = names[:limit]
+        result = []
+        for name in page:
+            _, metadata, expiration, _ = self.store.pairs[id_][name]
+            more = {"metadata": metadata, "expiration": expiration}
+            result.append({"name": name} | {field: value for field, value in more.items() if value is not None})
+        return self._success(result, cursor=page[-1] if len(names) > limit else "")
+
+    async def _pair(self, request: web.BaseRequest, method: str, id_: str, what: str, key: str) -> web.Response:
+        store = self.store
+        pairs = store.pairs[id_]
+        if method == "PUT":
+            if request.content_type == "multipart/form-data":
+                form = await request.post()
+                part = form["value"]
+                assert isinstance(part, web.FileField)
+                value, metadata = part.file.read(), json.loads(form["metadata"])
+            else:
+                value, metadata = await request.read(), None
+            expiration = request.query.get("expiration")
+            store.seq += 1
+            pairs[key] = (value, metadata, int(expiration) if expiration else None, store.seq)
+            return self._success(None, store.seq)
+        if method == "DELETE":
+            store.seq += 1
+            pairs.pop(key, None)
+            return self._success(None, store.seq)
+        if key not in pairs:
+            return self._error(404, 10009, "get: 'key not found'")
+        value, metadata, expiration, seq = pairs[key]
+        if what == "metadata":
+            return self._success(metadata, seq)
+        expiry = {} if expiration is None else {"expiration": str(expiration)}
+        return web.Response(body=value, headers=self._headers(seq) | expiry)
+
+    def _headers(self, seq: int | None) -> dict[str, str]:
+        version = {} if seq is None else {"KV-Version": f"1-{seq}"}
+        return {"KV-Pop": self.code, "KV-Staleness-Ms": "500"} | version
+
+    def _success(self, result: object, seq: int | None = None, cursor: str | None = None) -> web.Response:
+        envelope = {"success": True, "errors": [], "messages": [], "result": result}
+        if cursor is not None:
+            envelope["result_info"] = {"count": len(result), "cursor": cursor}
+        return web.json_response(envelope, headers=self._headers(seq))
+
+    @staticmethod
+    def _error(status: int, code: int, message: str) -> web.Response:
+        error = {"code": code, "message": message}
+        return web.json_response(
+            {"success": False, "errors": [error], "messages": [], "result": None}, status=status
+        )

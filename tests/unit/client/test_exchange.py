@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aiohttp import web
+
+import kvnet
+from kvnet.client import exchange
+from kvnet.errors import RequestError
+from tests.support.fake_edge import ACCOUNT, TOKEN
+
+
+async def until(condition, deadline_s=10.0):
+    async with asyncio.timeout(deadline_s):
+        while not condition():  # noqa: ASYNC110 - the client tells nobody when an edge is back
+            await asyncio.sleep(0.01)
+
+
+async def test_reads_go_to_the_nearest_edge(cluster, edges, store):
+    store.create("settings")
+    async with kvnet.connect(cluster=cluster, near="sao paulo") as net:
+        await net.namespace("settings").get("theme")
+    assert edges["gru"].requests
+    assert not any(edges[code].requests for code in ("nrt", "kix", "fra"))
+
+
+async def test_read_fails_over_to_the_next_nearest_and_returns_when_the_edge_is_back(
+    cluster, edges, store, monkeypatch
+):
+    monkeypatch.setattr(exchange, "RETURN_CHECK_S", (0.01,))
+    store.create("settings")
+    edges["nrt"].refuses = True
+    async with kvnet.connect(cluster=cluster, near="Tokyo") as net:
+        assert await net.namespace("settings").get("theme") is None
+        assert edges["nrt"].requests
+        assert edges["kix"].requests
+        assert net.edge.code == "kix"
+        asked = len(edges["nrt"].requests)
+        await net.namespace("settings").get("theme")
+        assert len(edges["nrt"].requests) == asked, "an edge that is away is left in peace"
+        edges["nrt"].refuses = False
+        await until(lambda: net.edge.code == "nrt")
+        await net.namespace("settings").get("theme")
+        assert len(edges["nrt"].requests) > asked
+
+
+async def test_unreachable_edge_is_passed_over(cluster, edges, store):
+    store.create("settings")
+    cluster["pops"]["nrt"]["url"] = "http://127.0.0.1:1"
+    async with kvnet.connect(cluster=cluster, near="Tokyo") as net:
+        await net.namespace("settings").put("theme", b"dark")
+        assert net.edge.code == "kix"
+    assert list(store.pairs.values()) == [{"theme": (b"dark", None, None, 1)}]
+
+
+async def test_write_whose_answer_was_lost_is_answered_elsewhere_and_not_repeated(cluster, edges, store):
+    store.create("settings")
+    async with kvnet.connect(cluster=cluster, near="Tokyo") as net:
+        namespace = net.namespace("settings")
+        await namespace.get("theme")
+        edges["nrt"].drops_after_applying = 1
+        version = await namespace.put("theme", b"dark")
+    puts = [e for e in edges.values() for method, _ in e.requests if method == "PUT"]
+    assert len(puts) >= 2, "the answer was lost"
+    assert store.seq == version.seq == 1
+
+
+async def test_every_write_has_a_request_id_of_its_own(cluster, edges, store):
+    store.create("settings")
+    async with kvnet.connect(cluster=cluster, near="Tokyo") as net:
+        namespace = net.namespace("settings")
+        for value in (b"1", b"2"):
+            await namespace.put("theme", value)
+        await namespace.delete("theme")
+    ids = [headers["KV-Request-Id"] for headers in edges["nrt"].headers_seen if "KV-Request-Id" in headers]
+    assert len(set(ids)) == 3
+
+
+async def test_write_refused_by_all_is_given_up_after_a_few(cluster, edges, store):
+    id_ = store.create("settings")
+    for edge in edges.values():
+        edge.refuses = True
+    async with kvnet.connect(cluster=cluster, near="Tokyo") as net:
+        with pytest.raises(RequestError, match="no catalogue yet") as caught:
+            await net.namespace(id_).put("theme", b"dark")
+    assert (caught.value.status, caught.value.definite) == (503, False)
+    assert sum(len(edge.requests) for edge in edges.values()) == exchange.REFUSALS_MAX
+
+
+async def test_write_that_never_left_is_definitely_not_done():
+    urls = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
+    async with kvnet.connect(urls=urls, token=TOKEN, account_id=ACCOUNT) as net:
+        with pytest.raises(RequestError, match=r"no edge answered.*kvnet ps") as caught:
+            await net.namespace("0" * 32).put("theme", b"dark")
+    assert (caught.value.status, caught.value.definite) == (503, True)
+
+
+async def test_silent_edge_is_passed_over_within_the_calls_time(cluster, edges, store, monkeypatch):
+    store.create("settings")
+    asked = asyncio.Event()
+
+    async def silent(request, path):
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("kvnet.client.network.SILENCE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(edges["nrt"], "_route", silent)
+    async with kvnet.connect(cluster=cluster, near="Tokyo") as net:
+        assert await net.namespace("settings").get("theme") is None
+        assert asked.is_set()
+        assert net.edge.code == "kix"
+
+
+async def test_wrong_token_is_told_and_not_tried_elsewhere(cluster, edges):
+    async with kvnet.connect(cluster=cluster, token="wrong", near="Tokyo") as net:
+        with pytest.raises(RequestError, match="Authentication error") as caught:
+            await net.namespaces()
+    assert caught.value.status == 401
+    assert not edges["kix"].requests
+
+
+async def test_something_else_at_the_address_is_named():
+    async def page(request: web.BaseRequest) -> web.Response:
+        return web.Response(text="<html>It works!</html>")
+
+    runner = web.ServerRunner(web.Server(page), handle_signals=False)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with kvnet.connect(urls=[url], token=TOKEN, account_id=ACCOUNT) as net:
+        with pytest.raises(RequestError, match=f"{url} answered with no JSON"):
+            await net.namespaces()
+    await runner.cleanup()
