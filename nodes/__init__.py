@@ -1,0 +1,1 @@
+"""The processes: each wires parts of kvnet together and nothing else."""

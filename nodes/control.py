@@ -1,0 +1,121 @@
+"""The launcher's ear: a Unix socket in the run folder, one JSON object per line each way.
+
+    {"command": "status"}                           -> {"ok": true, "result": {…}}
+    {"command": "stop", "node": "fra"}              -> {"ok": false, "error": "…", "code": 2}
+
+Only the folder's owner may speak to it. The connection ends when the launcher does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Self
+
+from kvnet.errors import ConfigError, KvnetError
+
+_LINE_BYTES_MAX: Final = 65_536
+Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+@contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """Give `path` a name that fits the 108 bytes of a socket's address, however deep its folder is."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+async def serve_control(path: Path, handle: Handler) -> asyncio.Server:
+    """Listen at `path`; a request's KvnetError is answered, never raised here.
+
+    Raises:
+        OSError: the socket can't be made there.
+    """
+    path.unlink(missing_ok=True)  # noqa: ASYNC240 - one name, once; of a launcher that was killed; the caller holds the folder's lock
+    ear = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        with short_path(path) as name:
+            ear.bind(name)
+    finally:
+        os.umask(mask)
+
+    async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.LimitOverrunError, ValueError):
+            while line := await reader.readline():
+                writer.write(json.dumps(await _answer(line, handle)).encode() + b"\n")
+                await writer.drain()
+        writer.close()
+
+    return await asyncio.start_unix_server(attend, sock=ear, limit=_LINE_BYTES_MAX)
+
+
+async def _answer(line: bytes, handle: Handler) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+        if not isinstance(request, dict):
+            raise ConfigError("a request is a JSON object")
+        return {"ok": True, "result": await handle(request)}
+    except json.JSONDecodeError as error:
+        return {"ok": False, "error": f"not JSON: {error}", "code": 2}
+    except KvnetError as error:
+        return {"ok": False, "error": str(error), "code": 2 if isinstance(error, ConfigError) else 1}
+
+
+class ControlClient:
+    """A connection to the launcher of a run folder."""
+
+    def __init__(self, path: Path, timeout_s: float = 60.0) -> None:
+        """Connect.
+
+        Raises:
+            ConfigError: no launcher runs there.
+        """
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout_s)
+        try:
+            with short_path(path) as name:
+                self._socket.connect(name)
+        except OSError:
+            self._socket.close()
+            raise ConfigError(
+                f"no launcher runs in {path.parent}: `kvnet up` starts a network, --data names another folder"
+            ) from None
+        self._file = self._socket.makefile("rwb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._socket.close()
+
+    def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """Return the launcher's answer.
+
+        Raises:
+            ConfigError: it can't do that.
+            KvnetError: it failed, or ended meanwhile.
+        """
+        try:
+            self._file.write(json.dumps({"command": command, **arguments}).encode() + b"\n")
+            self._file.flush()
+            line = self._file.readline()
+        except OSError as error:
+            raise KvnetError(f"the launcher doesn't answer ({error}); `kvnet logs launcher` may say why") from None
+        if not line:
+            raise KvnetError("the launcher ended before it answered; `kvnet logs launcher` may say why")
+        answer = json.loads(line)
+        if not answer["ok"]:
+            raise (ConfigError if answer["code"] == 2 else KvnetError)(answer["error"])
+        result: dict[str, Any] = answer["result"]
+        return result
