@@ -56,10 +56,9 @@ class Lateness:
     # -- being late ------------------------------------------------------------------------------------------
 
     def watch_beacon(self) -> None:
-        """Be late when the next beacons stay away."""
+        """Be late when the next beacons stay away; armed by each newer one."""
         state = self.state
-        wait = state.timers.late_intervals * state.beacon_interval_ms
-        state.set_timer("late", max(state.beacon_at, state.now if state.beacon_at == NEVER else NEVER) + wait)
+        state.set_timer("late", state.beacon_at + state.timers.late_intervals * state.beacon_interval_ms)
 
     def on_newer_beacon(self) -> None:
         """Be on time again."""

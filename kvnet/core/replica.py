@@ -241,7 +241,6 @@ class Replica:
                         self.stream.ask_to_move(surplus)
                 case "late":
                     self.lateness.become_late("no newer beacon")
-                    self.lateness.watch_beacon()
                 case "lacking":
                     self.lateness.on_lacking()
                 case "widen":
