@@ -91,7 +91,7 @@ def read_cluster_file(path: Path) -> dict[str, Any]:
 def from_cluster(cluster: Mapping[str, Any], *, token: str | None, account_id: str | None) -> Directory:
     """Return the directory of a network whose `cluster.json` is known.
 
-    The token is the given one, else the file's with the widest scope.
+    The token is the given one, else the file's for writing, which is all that the client does.
 
     Raises:
         ConfigError: the network has no PoPs, or a field is missing.
@@ -102,7 +102,7 @@ def from_cluster(cluster: Mapping[str, Any], *, token: str | None, account_id: s
             for code, pop in cluster["pops"].items()
         ]
         found_account = str(account_id or cluster["account_id"])
-        found_token = str(token or cluster["tokens"]["admin"])
+        found_token = str(token or cluster["tokens"]["write"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{CLUSTER_FILE} lacks {error}: it belongs to another version of kvnet; restart the network"

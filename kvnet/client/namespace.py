@@ -121,6 +121,14 @@ class Namespace:
             if not cursor:
                 return
 
+    async def id(self) -> str:
+        """Return the id: 32 hex digits, never used again after a deletion.
+
+        Raises:
+            RequestError: there is no such namespace, or no edge answered.
+        """
+        return self._id or (await self.info()).id
+
     async def info(self) -> NamespaceInfo:
         """Return id and title.
 

@@ -34,4 +34,4 @@ def cluster(edges: dict[str, FakeEdge]) -> dict[str, Any]:
     pops = {}
     for code, (city, country, lat, lon) in PLACES.items():
         pops[code] = {"url": edges[code].url, "city": city, "country": country, "lat": lat, "lon": lon}
-    return {"account_id": ACCOUNT, "tokens": {"admin": TOKEN, "write": "w", "read": "r"}, "pops": pops}
+    return {"account_id": ACCOUNT, "tokens": {"admin": "a", "write": TOKEN, "read": "r"}, "pops": pops}

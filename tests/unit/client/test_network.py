@@ -52,7 +52,7 @@ async def test_network_is_found_by_folder_file_and_addresses(cluster, edges, sto
         ({"urls": ["localhost:1"], "token": "t", "account_id": "a"}, "write http://host:port"),
         ({"urls": ["http://a:1"], "data": "b"}, "give one of them"),
         ({"cluster": {}}, "lacks 'pops'"),
-        ({"cluster": {"account_id": "a", "tokens": {"admin": "t"}, "pops": {}}}, "at least one"),
+        ({"cluster": {"account_id": "a", "tokens": {"write": "t"}, "pops": {}}}, "at least one"),
         ({"urls": ["http://a:1"], "token": "t", "account_id": "a", "near": "Tokyo"}, "leave near= out"),
     ],
 )

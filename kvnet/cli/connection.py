@@ -1,0 +1,54 @@
+"""How data commands reach a network: the options they share, and the client these open."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kvnet.client import Network, connect
+from kvnet.errors import ConfigError
+
+DataOption = Annotated[
+    Path, typer.Option("--data", envvar="KVNET_DATA", help="The network's run folder.", show_default=True)
+]
+NearOption = Annotated[
+    str | None,
+    typer.Option("--near", help="Ask the PoP nearest to this city, code or lat,lon.", show_default="the fastest"),
+]
+PopOption = Annotated[str | None, typer.Option("--pop", help="Ask this PoP alone.", metavar="CODE")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+NamespaceArgument = Annotated[str, typer.Argument(metavar="NAMESPACE", help="Title or id.")]
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY")]
+
+DATA_DEFAULT = Path(".kvnet")
+
+
+def open_network(data: Path, near: str | None, pop: str | None) -> Network:
+    """Return the network in `data`, to be entered with `async with`.
+
+    Raises:
+        ConfigError: there is none, or no such place or PoP; the text names the options.
+    """
+    if near is not None and pop is not None:
+        raise ConfigError("--near and --pop each say which PoP to ask: give one of them")
+    return connect(data=data, near=near, pop=pop)
+
+
+def checked_text(text: str, what: str) -> str:
+    """Return `text` if it can be sent.
+
+    Raises:
+        ConfigError: the shell passed bytes that are not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"the {what} {text!r} is not UTF-8: write it in UTF-8, as the API wants it") from None
+    return text
+
+
+def print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, ensure_ascii=False))
