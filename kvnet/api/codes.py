@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from kvnet.errors import RequestError
 
-SHOWN_CHARACTERS: Final = 64
+SHOWN_CHARACTERS: Final = 200
 
 
 def shown(value: object) -> str:
@@ -34,6 +34,11 @@ class Problem(NamedTuple):
         return RequestError(self.status, self.code, filled, headers=headers)
 
 
+def refusal(status: int, text: str) -> RequestError:
+    """Return an error in our form for one that a library has worded."""
+    return RequestError(status, 10001, shown(text))
+
+
 # Who asks.
 AUTH_MISSING: Final = Problem(400, 9106, "Missing X-Auth-Key, X-Auth-Email or Authorization headers")
 AUTH_GARBLED: Final = Problem(400, 6003, "Invalid request headers")
@@ -52,7 +57,7 @@ HEADERS_TOO_LARGE: Final = Problem(431, 10001, "A header field exceeds limit of 
 EXPECTATION_FAILED: Final = Problem(417, 10001, "Expect: only 100-continue can be met")
 HEADER_INVALID: Final = Problem(400, 10001, "{name}: {what}")
 FIELD_INVALID: Final = Problem(400, 10001, "{name}: {what}")
-QUERY_INVALID: Final = Problem(400, 10001, "query: not a form-encoded string of UTF-8")
+QUERY_INVALID: Final = Problem(400, 10001, "query: not a form-encoded string of UTF-8, or more than {most} fields")
 
 # Namespaces.
 NAMESPACE_ID_LENGTH: Final = Problem(

@@ -37,8 +37,9 @@ async def meet_freshness(headers: Mapping[str, str], scope: Scope, backend: Back
     if at_least is not None:
         try:
             wanted = Version.parse(at_least)
-        except ValueError as error:
-            raise codes.HEADER_INVALID.error(name="KV-At-Least", what=error) from None
+        except ValueError:
+            what = "must be <epoch>-<seq>, for example 1-42"
+            raise codes.HEADER_INVALID.error(name="KV-At-Least", what=what) from None
         timeout_ms = _milliseconds(headers, "KV-Wait-Timeout-Ms", WAIT_MS_DEFAULT, WAIT_MS_MAX)
         if not await backend.wait_for(wanted, timeout_ms):
             raise codes.STILL_BEHIND.error(

@@ -34,7 +34,7 @@ class Query:
                 pairs = parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
                 raw.encode("utf-8")
             except ValueError:
-                raise codes.QUERY_INVALID.error() from None
+                raise codes.QUERY_INVALID.error(most=FIELDS_MAX) from None
             self._fields = dict(reversed(pairs))
 
     def text(self, name: str) -> str | None:

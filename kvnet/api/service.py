@@ -31,10 +31,10 @@ class HttpService:
         self._extra = tuple((extra or {}).items())
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Return the answer. Whatever goes wrong, it is an envelope.
+        """Return the answer. Whatever goes wrong before it has begun, it is an envelope.
 
         Raises:
-            ConnectionError: the client is gone, and nobody is left to answer.
+            ConnectionError: it had begun, and its connection has to be closed.
         """
         target = split_target(request.raw_path)
         try:
@@ -82,15 +82,18 @@ class HttpService:
             raise codes.TOKEN_NOT_ALLOWED.error()
 
     def _failure(self, request: web.BaseRequest, error: Exception) -> web.Response:
-        if isinstance(error, RequestError):
-            response = envelope.failure(error)
-        else:
-            transport = request.transport
-            gone = isinstance(error, ConnectionError) and (transport is None or transport.is_closing())
-            if gone or request.writer.output_size:  # an answer that has begun can't become another one
-                raise error
-            _log.error("%s %s failed", request.method, codes.shown(request.raw_path), exc_info=error)
-            response = envelope.failure(codes.INTERNAL.error(name=self._backend.name))
+        match error:
+            case RequestError():
+                response = envelope.failure(error)
+            case web.HTTPException():  # aiohttp's own refusal, as of a WebSocket request that isn't one
+                response = envelope.failure(codes.refusal(error.status, error.text or error.reason))
+            case ConnectionError() if request.transport is None or request.transport.is_closing():
+                return web.Response(status=400)  # the client is gone: nobody reads this
+            case _:
+                _log.error("%s %s failed", request.method, codes.shown(request.raw_path), exc_info=error)
+                if request.writer.output_size:
+                    raise ConnectionError("an answer that has begun can't become another one") from error
+                response = envelope.failure(codes.INTERNAL.error(name=self._backend.name))
         self._close_unread(request, response)
         return response
 

@@ -45,13 +45,11 @@ def request_bytes(method: str, target: str | bytes, headers: Mapping[str, str], 
     return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method.encode(), raw_target, lines.encode(), body)
 
 
-async def exchange(port: int, sent: bytes, *, method: str = "GET", close_writing: bool = False) -> Answer:
+async def exchange(port: int, sent: bytes, *, method: str = "GET") -> Answer:
     """Send these bytes on a connection of their own and return the answer to them."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(sent)
-        if close_writing:
-            writer.write_eof()
         return await read_answer(reader, method)
     finally:
         writer.close()
