@@ -19,15 +19,14 @@ from aiohttp import ClientError, ClientSession, web
 from kvnet.core.events import UNSENT_BYTES_MAX
 from kvnet.core.messages import Frames, Message, decode, encode
 from kvnet.errors import ConfigError, ProtocolError
+from kvnet.transport.greeting import Greeted, answer_greeting, greet
 from kvnet.transport.handshake import (
     NONCE_BYTES,
     Answer,
-    Dial,
     HandshakeRefused,
     Identity,
     Purpose,
     Refusal,
-    refusal,
 )
 from kvnet.transport.notices import Notices
 from kvnet.transport.shaping import Shaper, Wire
@@ -58,16 +57,14 @@ class _Link:
 
     __slots__ = ("connection", "dialled", "id", "peer", "pending", "pending_bytes", "start_id", "wire")
 
-    def __init__(
-        self, peer: str, start_id: bytes, link_id: bytes, *, dialled: bool, connection: Connection, wire: Wire
-    ) -> None:
-        self.peer = peer
-        self.start_id = start_id
-        self.id = link_id
+    def __init__(self, greeted: Greeted, connection: Connection, *, dialled: bool) -> None:
+        self.peer = greeted.peer
+        self.start_id = greeted.start_id
+        self.id = greeted.link_id
         self.dialled = dialled
         """By us."""
         self.connection = connection
-        self.wire = wire
+        self.wire = greeted.wire
         self.pending: list[Message] = []
         self.pending_bytes = 0
 
@@ -211,14 +208,14 @@ class PeerLinks:
                 connection = await Connection.dial(self._session, self._url_of(peer) + PATH)
                 wire = self._shaper.open(peer, connection.write, connection.abort)
                 try:
-                    link, rtt_ms = await self._introduce(peer, connection, wire)
+                    previous = self._previous.get(peer, b"")
+                    greeted = await greet(self._me, peer, Purpose.GOSSIP, connection, wire, previous)
                 except HandshakeRefused as refused:
                     if refused.reason is Refusal.DUPLICATE and peer < self._me.name:
                         # It is dialling us as well and its name goes first: `_adopt` will cancel us.
                         await asyncio.sleep(DIAL_TIMEOUT_S)
                     raise
-            self._adopt(link, rtt_ms)
-            await self._read(link)
+            await self._read(self._adopt(greeted, connection, dialled=True))
         except HandshakeRefused as refused:
             self._count_refusal(peer, refused)
             self._fail(peer)
@@ -232,23 +229,6 @@ class PeerLinks:
             elif connection is not None and wire is not None:
                 wire.finish(connection.close)
 
-    async def _introduce(self, peer: str, connection: Connection, wire: Wire) -> tuple[_Link, float]:
-        """Shake hands as the dialler; return the link and its round trip in milliseconds.
-
-        Raises:
-            HandshakeRefused, ConnectionResetError: no link came of it.
-        """
-        dial = Dial(self._me, peer, Purpose.GOSSIP, os.urandom(NONCE_BYTES), self._previous.get(peer, b""))
-        asked = self._shaper.now_ms()
-        wire.send(dial.hello())
-        proof = dial.on_challenge(await _next(connection))
-        proven = self._shaper.now_ms()
-        wire.send(proof)
-        dial.on_welcome(await _next(connection))
-        rtt_ms = min(proven - asked, self._shaper.now_ms() - proven)
-        link = _Link(peer, dial.peer_start_id, dial.link_id, dialled=True, connection=connection, wire=wire)
-        return link, rtt_ms
-
     def _fail(self, peer: str) -> None:
         if self._dials.get(peer) is asyncio.current_task():
             del self._dials[peer]
@@ -258,63 +238,43 @@ class PeerLinks:
     # -- accepting -------------------------------------------------------------------------------------------
 
     async def accept(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Serve one incoming connection to its end.
-
-        Raises:
-            web.HTTPBadRequest: the request asks for no WebSocket.
-        """
+        """Serve one incoming connection to its end."""
         if self._closing or self._proving >= HANDSHAKES_MAX:
             return web.Response(status=503, text="no room for another link: try again later\n")
-        connection, response = await Connection.accept(request)
+        try:
+            connection, response = await Connection.accept(request)
+        except web.HTTPBadRequest as error:
+            return web.Response(status=error.status, text=f"this address takes WebSockets only: {error.text}\n")
         self._accepted.add(connection)
         try:
-            link = await self._receive(connection)
-            if link is not None:
-                await self._read(link)
-        except OSError as error:
+            greeted = await self._prove(connection)
+            if not self._closing:
+                await self._read(self._adopt(greeted, connection, dialled=False))
+        except HandshakeRefused:
+            pass  # counted, and told to the dialler
+        except (OSError, TimeoutError) as error:
             _log.debug("a connection ended before it was a link: %s", error)
         finally:
             self._accepted.discard(connection)
             connection.close()
         return response
 
-    async def _receive(self, connection: Connection) -> _Link | None:
-        """Shake hands as the acceptor; return the link, which is up, or None after a refusal."""
+    async def _prove(self, connection: Connection) -> Greeted:
         answer = Answer(self._me, self._known, Purpose.GOSSIP, os.urandom(NONCE_BYTES))
-        wire: Wire | None = None
         self._proving += 1
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
-                challenge = answer.on_hello(await _next(connection))
-                wire = self._shaper.open(answer.peer, connection.write, connection.abort)
-                self._refuse_if_crossed(answer)
-                asked = self._shaper.now_ms()
-                wire.send(challenge)
-                welcome = answer.on_proof(await _next(connection))
-                rtt_ms = self._shaper.now_ms() - asked
-                self._refuse_if_crossed(answer)
+                return await answer_greeting(
+                    answer,
+                    connection,
+                    lambda peer: self._shaper.open(peer, connection.write, connection.abort),
+                    self._refuse_if_crossed,
+                )
         except HandshakeRefused as refused:
             self._count_refusal(answer.peer or "unknown", refused)
-            if wire is None:
-                connection.write(refusal(refused.reason))
-            else:
-                wire.send(refusal(refused.reason))
-                wire.finish(connection.close)
-                while await connection.read() is not None:
-                    pass  # nothing it says counts any more
-            return None
-        except BaseException:
-            if wire is not None:
-                wire.close()
             raise
         finally:
             self._proving -= 1
-        wire.send(welcome)
-        link = _Link(
-            answer.peer, answer.peer_start_id, answer.link_id, dialled=False, connection=connection, wire=wire
-        )
-        self._adopt(link, rtt_ms)
-        return link
 
     def _refuse_if_crossed(self, answer: Answer) -> None:
         """Refuse a connection that one of ours outranks; its dialler, deciding alike, will keep ours.
@@ -341,7 +301,9 @@ class PeerLinks:
         assert self._events is not None, "listen() comes first"
         return self._events
 
-    def _adopt(self, link: _Link, rtt_ms: float) -> None:
+    def _adopt(self, greeted: Greeted, connection: Connection, *, dialled: bool) -> _Link:
+        """The link of this peer is this connection from now on."""
+        link = _Link(greeted, connection, dialled=dialled)
         peer = link.peer
         old = self._links.get(peer)
         if old is not None:
@@ -354,7 +316,8 @@ class PeerLinks:
         self._links[peer] = link
         self._previous[peer] = link.id
         self.counters["links_up"] += 1
-        self._tell.on_up(peer, rtt_ms)
+        self._tell.on_up(peer, greeted.rtt_ms)
+        return link
 
     async def _read(self, link: _Link) -> None:
         """Pass on what the peer says until the connection ends or it says what it must not."""
@@ -404,10 +367,3 @@ def _same(some: list[Message], others: list[Message]) -> bool:
     return len(some) == len(others) and all(
         a is b or (type(a) is type(b) and a == b) for a, b in zip(some, others, strict=True)
     )
-
-
-async def _next(connection: Connection) -> bytes:
-    data = await connection.read()
-    if data is None:
-        raise ConnectionResetError("closed during the handshake")
-    return data

@@ -171,16 +171,19 @@ class Shaper:
         self._timer: Handle | None = None
         self._timer_ms = inf
 
-    def open(self, peer: str, deliver: Callable[[bytes], None], on_dead: Callable[[], None]) -> Wire:
+    def open(
+        self, peer: str, deliver: Callable[[bytes], None], on_dead: Callable[[], None], *, lossy: bool = True
+    ) -> Wire:
         """Return the sending direction of a new connection to `peer`.
 
         `deliver` gets each message at its time; `on_dead` is called once if the model's connection dies, and
-        nothing is delivered after it. Neither is called after `close`.
+        nothing is delivered after it. Neither is called after `close`. `lossy` is False for what isn't gossip:
+        it feels delay and cuts alone.
 
         Raises:
             ConfigError: no such node.
         """
-        wire = Wire(self, self.wan.link(self._name, peer, self._rng), deliver, on_dead)
+        wire = Wire(self, self.wan.link(self._name, peer, self._rng, lossy=lossy), deliver, on_dead)
         self._wires[wire] = None
         return wire
 

@@ -1,0 +1,249 @@
+"""Writes on their way: an edge passes them to the coordinator, and answers when its own replica has them.
+
+    POST /peer/v1/write, signed        {"operations": […], "request_id": bytes}
+    200                                {"version": [epoch, seq]}
+    otherwise                          {"error": {status, code, message, definite, headers}}
+
+Bodies are msgpack. A retry carries the same request id, which the coordinator answers and doesn't do again. The
+way feels the pair's delay and its cuts, but no packet loss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Container, Sequence
+from itertools import count
+from typing import Any, Final, NamedTuple
+
+import msgpack
+from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout, web
+
+from kvnet.core.frames import FRAME_BYTES_MAX
+from kvnet.core.operations import Operation, from_wire, to_wire
+from kvnet.core.versions import Version
+from kvnet.errors import ProtocolError, RequestError
+from kvnet.topology.wan import Wan
+from kvnet.transport.handshake import Identity
+from kvnet.transport.signing import HEADER, check, sign
+
+PATH: Final = "/peer/v1/write"
+WAITING_MAX: Final = 1000
+"""Writes under way at once; whoever comes beyond is told to come back."""
+ATTEMPT_TIMEOUT_S: Final = 10.0
+RETRY_FOR_S: Final = 5.0
+"""How long a coordinator that can't be reached is tried again."""
+RETRY_FIRST_S: Final = 0.1
+RETRY_MAX_S: Final = 1.0
+REQUEST_ID_BYTES_MAX: Final = 256
+UNREACHABLE: Final = 20010
+"""API code: the coordinator can't be reached, the write was not made."""
+UNKNOWN_OUTCOME: Final = 20011
+"""API code: the write may have been made."""
+TOO_MANY: Final = 20012
+"""API code: this node has too many writes under way."""
+
+_log = logging.getLogger(__name__)
+
+
+class Forwarded(NamedTuple):
+    """A write that the coordinator has made durable."""
+
+    version: Version
+    pending: bool
+    """This node's replica doesn't have it yet."""
+
+
+class _NotReached(Exception):
+    """An attempt failed on the way; `sent` tells whether the coordinator may have got it."""
+
+    def __init__(self, why: str, *, sent: bool) -> None:
+        super().__init__(why)
+        self.sent = sent
+
+
+class Forwarder:
+    """An edge's way to write."""
+
+    def __init__(
+        self,
+        me: Identity,
+        session: ClientSession,
+        wan: Wan,
+        rng: random.Random,
+        *,
+        coordinator: str,
+        url: str,
+        wait_for: Callable[[Version, float], Awaitable[bool]],
+        visibility_wait_ms: float,
+    ) -> None:
+        """`url` is the coordinator's; `wait_for` tells whether this replica reached a version in time."""
+        self._me = me
+        self._session = session
+        self._wan = wan
+        self._rng = rng
+        self._coordinator = coordinator
+        self._url = url
+        self._wait_for = wait_for
+        self._visibility_wait_ms = visibility_wait_ms
+        self._counter = count(1)
+        self._waiting = 0
+
+    async def write(self, operations: Sequence[Operation], request_id: bytes | None = None) -> Forwarded:
+        """Have the coordinator sequence these, all or none, and wait a little until this replica has them.
+
+        Raises:
+            RequestError: the coordinator refused; or it wasn't reached (definite), or may have been (not
+                definite: ask again with the same request id).
+        """
+        if self._waiting >= WAITING_MAX:
+            text = f"{self._me.name} has {WAITING_MAX} writes under way; try again in a second"
+            raise RequestError(503, TOO_MANY, text, headers={"Retry-After": "1"})
+        self._waiting += 1
+        try:
+            version = await self._have_written(operations, request_id or self._next_id())
+            reached = await self._wait_for(version, self._visibility_wait_ms)
+        finally:
+            self._waiting -= 1
+        return Forwarded(version, pending=not reached)
+
+    def _next_id(self) -> bytes:
+        return self._me.name.encode() + b"\0" + self._me.start_id + next(self._counter).to_bytes(8, "big")
+
+    async def _have_written(self, operations: Sequence[Operation], request_id: bytes) -> Version:
+        wire = {"operations": [to_wire(operation) for operation in operations], "request_id": request_id}
+        body: bytes = msgpack.packb(wire)
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + RETRY_FOR_S
+        retry_s = RETRY_FIRST_S
+        sent = False
+        while True:
+            try:
+                return await self._attempt(body)
+            except _NotReached as error:
+                sent = sent or error.sent
+                retry_s = min(RETRY_MAX_S, retry_s * 2) * self._rng.uniform(0.8, 1.2)
+                if loop.time() + retry_s > give_up:
+                    raise self._lost(error, sent=sent) from None
+            await asyncio.sleep(retry_s)
+
+    async def _attempt(self, body: bytes) -> Version:
+        """Return the version, or raise what the coordinator answered.
+
+        Raises:
+            RequestError: the coordinator's.
+            _NotReached: no answer.
+        """
+        me, coordinator, wan = self._me.name, self._coordinator, self._wan
+        if wan.is_cut(me, coordinator):
+            raise _NotReached("the way there is cut", sent=False)
+        await asyncio.sleep(wan.one_way_ms(me, coordinator) / 1000)
+        try:
+            async with self._session.post(
+                self._url + PATH,
+                data=body,
+                headers={HEADER: sign(self._me, "POST", PATH, body)},
+                timeout=ClientTimeout(total=ATTEMPT_TIMEOUT_S),
+            ) as response:
+                answer = await response.read()
+        except ClientConnectorError as error:
+            raise _NotReached(str(error), sent=False) from None
+        except (OSError, ClientError) as error:
+            raise _NotReached(f"{type(error).__name__} {error}", sent=True) from None
+        if wan.is_cut(coordinator, me):
+            raise _NotReached("the way back is cut", sent=True)
+        await asyncio.sleep(wan.one_way_ms(coordinator, me) / 1000)
+        return _read_answer(me, answer)
+
+    def _lost(self, error: _NotReached, *, sent: bool) -> RequestError:
+        _log.info("a write was given up: %s", error)
+        if sent:
+            text = "the coordinator didn't answer, the write may have been made; ask again with this KV-Request-Id"
+            return RequestError(504, UNKNOWN_OUTCOME, text, definite=False)
+        text = "the coordinator can't be reached, the write was not made; reads go on; try again later"
+        return RequestError(503, UNREACHABLE, text, headers={"Retry-After": "1"})
+
+
+class WriteDesk:
+    """The coordinator's side: takes signed writes and hands them to `write`."""
+
+    def __init__(
+        self,
+        me: Identity,
+        known: Container[str],
+        write: Callable[[Sequence[Operation], bytes], Awaitable[Version]],
+    ) -> None:
+        self._me = me
+        self._known = known
+        self._write = write
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Answer one forwarded write."""
+        try:
+            body = await _read_body(request)
+            check(self._me, self._known, request.headers.get(HEADER), request.method, PATH, body)
+            operations, request_id = _read_request(body)
+            version = await self._write(operations, request_id)
+        except RequestError as error:
+            fields = {
+                "status": error.status,
+                "code": error.code,
+                "message": error.message,
+                "definite": error.definite,
+                "headers": error.headers,
+            }
+            return _answer(error.status, {"error": fields})
+        return _answer(200, {"version": list(version)})
+
+
+def _answer(status: int, fields: dict[str, Any]) -> web.Response:
+    return web.Response(status=status, body=msgpack.packb(fields), content_type="application/msgpack")
+
+
+async def _read_body(request: web.BaseRequest) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.content.iter_any():
+        size += len(chunk)
+        if size > FRAME_BYTES_MAX:
+            raise RequestError(413, 10001, f"a forwarded write of more than {FRAME_BYTES_MAX} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _read_request(body: bytes) -> tuple[list[Operation], bytes]:
+    try:
+        match msgpack.unpackb(body):
+            case {"operations": list() as operations, "request_id": bytes() as request_id} if (
+                operations and 0 < len(request_id) <= REQUEST_ID_BYTES_MAX
+            ):
+                return [from_wire(fields) for fields in operations], request_id
+    except (ValueError, msgpack.UnpackException, ProtocolError, TypeError) as error:
+        raise RequestError(400, 10012, f"invalid request body: {error}") from None
+    raise RequestError(400, 10012, "invalid request body: not operations and a request id")
+
+
+def _read_answer(node: str, answer: bytes) -> Version:
+    try:
+        fields = msgpack.unpackb(answer)
+    except (ValueError, msgpack.UnpackException):
+        fields = None
+    match fields:
+        case {"version": [int() as epoch, int() as seq]}:
+            return Version(epoch, seq)
+        case {
+            "error": {
+                "status": int() as status,
+                "code": int() as code,
+                "message": str() as message,
+                "definite": bool() as definite,
+                "headers": dict() as headers,
+            }
+        }:
+            if status == 401:  # it is us who aren't let in, not our client
+                raise RequestError(502, UNREACHABLE, f"the coordinator refuses {node}: {message}")
+            raise RequestError(status, code, message, definite=definite, headers=headers)
+        case _:
+            # Whoever answered is no coordinator of ours; an answer that was cut short comes as a ClientError.
+            raise _NotReached("another program answers at the coordinator's address", sent=True)
