@@ -81,6 +81,18 @@ def ends_at(txn: lmdb.Transaction[memoryview], db: lmdb._Database, position: Pos
         return found and _read(cursor.value()).position == position
 
 
+def last_end(txn: lmdb.Transaction[memoryview], db: lmdb._Database, seq: int) -> Position | None:
+    """Return the last frame's end at or below `seq`; None if no frame stored here ends there."""
+    with txn.cursor(db) as cursor:
+        found = cursor.prev() if cursor.set_range(_key(seq + 1)) else cursor.last()
+        while found:
+            position = _read(cursor.value()).position
+            if position.seq <= seq:
+                return position
+            found = cursor.prev()
+    return None
+
+
 def _read(stored: memoryview) -> Frame:
     return read_frame(bytes(stored[CHAIN_BYTES:]), chain_after=bytes(stored[:CHAIN_BYTES]))
 

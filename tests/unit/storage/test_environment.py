@@ -139,6 +139,26 @@ def test_a_sync_that_fails_keeps_the_weaker_mark(folder, maker, boot, monkeypatc
     store.close()
 
 
+def test_a_stop_whose_sync_fails_is_not_clean(folder, maker, boot):
+    store = open_store(folder)
+    write_something(store, maker)
+    real = store._environment.lmdb
+
+    class Unsynced:
+        close = real.close
+
+        def sync(self, force):
+            raise failure("mdb_env_sync", errno.EIO)
+
+    store._environment.lmdb = Unsynced()
+    with pytest.raises(StorageError, match="can't be used"):
+        store.close()
+    boot("second")
+    store = open_store(folder)
+    assert store.discarded
+    store.close()
+
+
 def test_two_processes_cannot_share_a_folder(folder):
     program = (
         "import sys; from pathlib import Path; from tests.support.stores import open_store\n"
