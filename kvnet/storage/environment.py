@@ -130,6 +130,10 @@ class Environment:
             with self.lmdb.begin(write=True) as txn:
                 self._databases = {name: self.lmdb.open_db(name, txn=txn) for name in _DATABASES}
                 self._check_identity(txn)
+            if synced:
+                # LMDB syncs its file, not the folders that lead to it.
+                for folder in (replica, self.folder, self.folder.parent):
+                    _sync_folder(folder)
         except BaseException:
             self.lmdb.close()
             raise
@@ -279,6 +283,11 @@ def _write_mark(folder: Path, mark: _Mark) -> None:
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(folder / "mark.json")
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """What was created, renamed or removed in `folder` stays so after a power cut."""
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
