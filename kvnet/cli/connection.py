@@ -11,19 +11,13 @@ import typer
 from kvnet.client import Network, connect
 from kvnet.errors import ConfigError
 
-DataOption = Annotated[
-    Path, typer.Option("--data", envvar="KVNET_DATA", help="The network's run folder.", show_default=True)
-]
 NearOption = Annotated[
     str | None,
     typer.Option("--near", help="Ask the PoP nearest to this city, code or lat,lon.", show_default="the fastest"),
 ]
 PopOption = Annotated[str | None, typer.Option("--pop", help="Ask this PoP alone.", metavar="CODE")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 NamespaceArgument = Annotated[str, typer.Argument(metavar="NAMESPACE", help="Title or id.")]
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY")]
-
-DATA_DEFAULT = Path(".kvnet")
 
 
 def open_network(data: Path, near: str | None, pop: str | None) -> Network:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from kvnet.cli.connection import DATA_DEFAULT, DataOption, JsonOption, NearOption, PopOption, print_json
+from kvnet.cli.connection import NearOption, PopOption, print_json
+from kvnet.cli.options import DATA_DEFAULT, DataOption, JsonOption
 from kvnet.client.directory import API_BASE, CLUSTER_FILE, from_cluster, read_cluster_file
 from kvnet.client.route import nearest_first
 from kvnet.core.catalog import Scope

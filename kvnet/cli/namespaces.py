@@ -9,9 +9,6 @@ from typing import Annotated
 import typer
 
 from kvnet.cli.connection import (
-    DATA_DEFAULT,
-    DataOption,
-    JsonOption,
     NamespaceArgument,
     NearOption,
     PopOption,
@@ -19,6 +16,7 @@ from kvnet.cli.connection import (
     open_network,
     print_json,
 )
+from kvnet.cli.options import DATA_DEFAULT, DataOption, JsonOption
 from kvnet.client import NamespaceInfo
 
 app = typer.Typer(no_args_is_help=True, help="Create, list, rename and delete namespaces.")

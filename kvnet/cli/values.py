@@ -13,9 +13,6 @@ from typing import Annotated, Any
 import typer
 
 from kvnet.cli.connection import (
-    DATA_DEFAULT,
-    DataOption,
-    JsonOption,
     KeyArgument,
     NamespaceArgument,
     NearOption,
@@ -24,6 +21,7 @@ from kvnet.cli.connection import (
     open_network,
     print_json,
 )
+from kvnet.cli.options import DATA_DEFAULT, DataOption, JsonOption
 from kvnet.client import ListedKey, Value
 from kvnet.core.versions import Version
 from kvnet.errors import ConfigError

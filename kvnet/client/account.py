@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from kvnet.client import wire
@@ -14,12 +14,14 @@ from kvnet.errors import RequestError
 PAGE_NAMESPACES: Final = 1000
 
 
-async def every_namespace(exchange: Exchange) -> AsyncIterator[NamespaceInfo]:
-    """Yield the account's namespaces by title."""
+async def every_namespace(
+    exchange: Exchange, headers: Mapping[str, str] | None = None
+) -> AsyncIterator[NamespaceInfo]:
+    """Yield the account's namespaces by title; `headers` go with each request."""
     page = 1
     while True:
         query = wire.query(page=page, per_page=PAGE_NAMESPACES, order="title", direction="asc")
-        result = (await exchange.read(query)).envelope()["result"]
+        result = (await exchange.read(query, headers=headers)).envelope()["result"]
         for namespace in result:
             yield NamespaceInfo(id=namespace["id"], title=namespace["title"])
         if len(result) < PAGE_NAMESPACES:
@@ -27,14 +29,14 @@ async def every_namespace(exchange: Exchange) -> AsyncIterator[NamespaceInfo]:
         page += 1
 
 
-async def find(exchange: Exchange, name: str) -> NamespaceInfo:
+async def find(exchange: Exchange, name: str, headers: Mapping[str, str] | None = None) -> NamespaceInfo:
     """Return the namespace with this title, or else with this id.
 
     Raises:
         RequestError: there is none; the text names the cure.
     """
     by_id = None
-    async for namespace in every_namespace(exchange):
+    async for namespace in every_namespace(exchange, headers):
         if namespace.title == name:
             return namespace
         if namespace.id == name:

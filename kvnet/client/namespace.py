@@ -40,7 +40,7 @@ class Namespace:
         Raises:
             RequestError: the namespace is unknown, the request was refused, or no edge answered.
         """
-        answer = await self._call(lambda id_: self._read(f"/{id_}/values/{wire.segment(key)}", at_least))
+        answer = await self._call(lambda id_: self._read(f"/{id_}/values/{wire.segment(key)}", at_least), at_least)
         return None if answer is None else answer.body
 
     async def get_with_metadata(self, key: str, *, at_least: Version | None = None) -> Value | None:
@@ -49,7 +49,7 @@ class Namespace:
         Raises:
             RequestError: as for `get`.
         """
-        return await self._call(lambda id_: self._get_whole(id_, key, at_least))
+        return await self._call(lambda id_: self._get_whole(id_, key, at_least), at_least)
 
     async def put(
         self,
@@ -185,8 +185,7 @@ class Namespace:
 
     async def _read(self, path: str, at_least: Version | None) -> Answer | None:
         """Return the answer, None when the key isn't there."""
-        headers = {} if at_least is None else {"KV-At-Least": str(at_least)}
-        answer = await self._exchange.read(path, headers=headers)
+        answer = await self._exchange.read(path, headers=_waiting_for(at_least))
         if answer.status == 200:
             return answer
         error = answer.error()
@@ -194,8 +193,8 @@ class Namespace:
             return None
         raise error
 
-    async def _call(self, call: Callable[[str], Awaitable[ResultT]]) -> ResultT:
-        """Return what `call` makes of this namespace's id."""
+    async def _call(self, call: Callable[[str], Awaitable[ResultT]], at_least: Version | None = None) -> ResultT:
+        """Return what `call` makes of this namespace's id, which an edge may know only as of `at_least`."""
         remembered = self._id
         if remembered is not None:
             try:
@@ -204,4 +203,11 @@ class Namespace:
                 if error.code != NAMESPACE_NOT_FOUND:
                     raise
         # either nobody asked yet, or the title may stand for another namespace now
-        return await call((await self.info()).id)
+        found = await find(self._exchange, self.name, _waiting_for(at_least))
+        self._id = found.id
+        return await call(found.id)
+
+
+def _waiting_for(at_least: Version | None) -> dict[str, str]:
+    """Return the header that makes an edge wait until it has this version."""
+    return {} if at_least is None else {"KV-At-Least": str(at_least)}
