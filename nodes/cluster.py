@@ -44,6 +44,10 @@ class Identity:
     """Bearer token by scope."""
 
 
+class FolderInUse(ConfigError):
+    """Another launcher has the run folder."""
+
+
 class RunFolder:
     """One run folder; nothing is touched before it is asked for."""
 
@@ -228,7 +232,7 @@ class RunFolder:
         """Hold the folder as its one launcher; the lock ends with the process, however that ends.
 
         Raises:
-            ConfigError: another launcher has it.
+            FolderInUse: another launcher has it.
         """
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self.lock_file.open("a+b") as file:
@@ -237,7 +241,7 @@ class RunFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                raise ConfigError(
+                raise FolderInUse(
                     f"a network already runs in {self.path} (launcher pid {file.read().decode().strip()}): "
                     "`kvnet down` stops it, another --data gives a second one"
                 ) from None

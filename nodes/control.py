@@ -71,6 +71,10 @@ async def _answer(line: bytes, handle: Handler) -> dict[str, Any]:
         return {"ok": False, "error": str(error), "code": 2 if isinstance(error, ConfigError) else 1}
 
 
+class NoLauncher(ConfigError):
+    """Nobody listens in the run folder."""
+
+
 class ControlClient:
     """A connection to the launcher of a run folder."""
 
@@ -78,7 +82,7 @@ class ControlClient:
         """Connect.
 
         Raises:
-            ConfigError: no launcher runs there.
+            NoLauncher: none runs there.
         """
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_s)
@@ -87,7 +91,7 @@ class ControlClient:
                 self._socket.connect(name)
         except OSError:
             self._socket.close()
-            raise ConfigError(
+            raise NoLauncher(
                 f"no launcher runs in {path.parent}: `kvnet up` starts a network, --data names another folder"
             ) from None
         self._file = self._socket.makefile("rwb")
@@ -119,3 +123,15 @@ class ControlClient:
             raise (ConfigError if answer["code"] == 2 else KvnetError)(answer["error"])
         result: dict[str, Any] = answer["result"]
         return result
+
+    def wait_for_end(self) -> None:
+        """Return when the launcher has ended.
+
+        Raises:
+            KvnetError: it hasn't, in the time that answers have.
+        """
+        try:
+            while self._file.readline():
+                pass
+        except TimeoutError:
+            raise KvnetError("the launcher doesn't end; `kill -9` on its pid ends it and all its nodes") from None

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from kvnet.topology.load import load
 from kvnet.topology.schema import Topology
-from nodes.cluster import RunFolder
+from nodes.cluster import FolderInUse, RunFolder
+from nodes.control import ControlClient, NoLauncher
 from nodes.files import write_to_log
 from nodes.nursery import ZygoteConfig
 from nodes.preflight import PortBlock, check_disk, check_files, check_memory, raise_file_limit, require
@@ -21,6 +22,8 @@ from nodes.supervisor import Reporter, Supervisor
 
 EDGE_JOURNAL_MIB_MAX: Final = 4
 """What an edge keeps for repair when all edges share one disk."""
+STOP_TIMEOUT_S: Final = 60.0
+"""More than the launcher takes to kill nodes that don't stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,3 +100,32 @@ def _for_one_host(topology: Topology) -> Topology:
     storage = topology.storage
     journal_mib = min(storage.edge_journal_mib, EDGE_JOURNAL_MIB_MAX)
     return replace(topology, storage=replace(storage, edge_journal_mib=journal_mib))
+
+
+def stop(folder: RunFolder, *, wipe: bool) -> bool:
+    """Stop the network that runs in the folder, and delete its data if told; whether one ran.
+
+    Raises:
+        ConfigError: `wipe`, and the folder has files but no network.
+        KvnetError: the launcher doesn't end.
+    """
+    if not folder.path.exists():
+        return False
+    ran = True
+    try:
+        with ControlClient(folder.control_socket, STOP_TIMEOUT_S) as launcher:
+            launcher.ask("down")
+            launcher.wait_for_end()
+    except NoLauncher:
+        ran = False
+    deadline_s = time.monotonic() + STOP_TIMEOUT_S
+    while True:  # the launcher lets go of the folder in its very last moment
+        try:
+            with folder.locked():
+                if wipe:
+                    folder.wipe()
+                return ran
+        except FolderInUse:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.01)

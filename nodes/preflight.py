@@ -101,6 +101,16 @@ def check_ports(topology: Topology) -> Finding:
     return Finding("ports", ok=False, detail=f"{who_has(taken)}; choose another block with --port-base")
 
 
+def check_clock() -> Finding:
+    """Look whether the clock is kept right; nodes on one host share it, so this never stops anybody."""
+    error_ms = procfs.clock_error_ms()
+    if error_ms is None:
+        told = "nothing keeps it right: enough for one host; between hosts run chrony or systemd-timesyncd"
+    else:
+        told = f"right within {error_ms:.0f} ms"
+    return Finding("clock", ok=True, detail=told)
+
+
 def require(findings: Iterable[Finding]) -> None:
     """Return if all is well.
 

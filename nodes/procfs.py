@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+import struct
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +14,11 @@ _LISTENING: Final = "0A"
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _PSS: Final = re.compile(rb"^Pss:\s+(\d+) kB", re.MULTILINE)
 _AVAILABLE: Final = re.compile(rb"^MemAvailable:\s+(\d+) kB", re.MULTILINE)
+_TIMEX: Final = struct.Struct("@lli")
+"""Of struct timex: maximum and estimated error in microseconds, status."""
+_TIMEX_OFFSET: Final = 3 * struct.calcsize("l")
+_TIME_ERROR: Final = 5
+_STA_UNSYNC: Final = 0x40
 
 
 def pss_bytes(pid: int) -> int | None:
@@ -63,6 +70,15 @@ def command_of(pid: int) -> str:
     """Return the first words of the process's command line, empty when there is no such process."""
     words = _read(_PROC / str(pid) / "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
     return words if len(words) <= 60 else words[:59] + "…"
+
+
+def clock_error_ms() -> float | None:
+    """Return by how much the clock may be wrong at most; None when nothing keeps it right."""
+    timex = ctypes.create_string_buffer(256)  # struct timex, all zero: only read
+    state = ctypes.CDLL(None).adjtimex(timex)
+    maximum_us, _, status = _TIMEX.unpack_from(timex, _TIMEX_OFFSET)
+    unsynchronised = state == _TIME_ERROR or status & _STA_UNSYNC
+    return None if unsynchronised else maximum_us / 1000
 
 
 def _group_available() -> int | None:

@@ -1,0 +1,94 @@
+"""`kvnet`: the table of commands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from kvnet import __version__
+from kvnet.cli.commands import Entry, LazyGroup
+from kvnet.errors import ConfigError, KvnetError
+
+FAILED = 1
+USAGE = 2
+INTERRUPTED = 130
+"""As a shell counts a program that Ctrl-C ended."""
+
+NETWORK = "Network"
+NODES = "Nodes"
+DATA = "Data"
+TOOLS = "Tools"
+
+
+class Commands(LazyGroup):
+    """Everything `kvnet` can do."""
+
+    entries = {  # noqa: RUF012 - typer makes the instance, the table belongs to the class
+        "up": Entry("kvnet.cli.up:up", NETWORK, "Start a network on this host."),
+        "down": Entry("kvnet.cli.down:down", NETWORK, "Stop the network."),
+        "status": Entry("kvnet.cli.status:status", NETWORK, "Show how far every PoP is."),
+        "verify": Entry("kvnet.cli.verify:verify", NETWORK, "Recompute every replica's digest and compare them."),
+        "rtt": Entry("kvnet.cli.rtt:rtt", NETWORK, "Show the round trips between nodes."),
+        "ps": Entry("kvnet.cli.ps:ps", NODES, "Show the processes and what they use."),
+        "logs": Entry("kvnet.cli.logs:logs", NODES, "Show what nodes have logged."),
+        "stop": Entry("kvnet.cli.orders:stop", NODES, "Stop one node; it stays stopped."),
+        "start": Entry("kvnet.cli.orders:start", NODES, "Start a stopped node."),
+        "restart": Entry("kvnet.cli.orders:restart", NODES, "Stop one node and start it again."),
+        "node": Entry("kvnet.cli.node:node", NODES, "Run one node in the foreground, on any host."),
+        "put": Entry("kvnet.cli.values:put", DATA, "Store a value, and print its version once it is durable."),
+        "get": Entry("kvnet.cli.values:get", DATA, "Write a value's bytes."),
+        "delete": Entry("kvnet.cli.values:delete", DATA, "Delete a key."),
+        "list": Entry("kvnet.cli.values:list_keys", DATA, "List keys."),
+        "namespace": Entry("kvnet.cli.namespaces:app", DATA, "Create, list, rename and delete namespaces."),
+        "env": Entry("kvnet.cli.env:env", DATA, "Print `export` lines for official clients."),
+        "topology": Entry("kvnet.cli.topology:app", TOOLS, "Check, show and make topology files."),
+        "doctor": Entry("kvnet.cli.doctor:doctor", TOOLS, "Look whether this host can run the network."),
+    }
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="kvnet",
+    help="A replicated key-value store for a global network of points of presence.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"kvnet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0 ok, 1 failed, 2 usage or configuration; commands know 3 and 4."""
+    try:
+        app(prog_name="kvnet")
+    except KvnetError as error:
+        _end(error, str(error), USAGE if isinstance(error, ConfigError) else FAILED)
+    except OSError as error:
+        _end(error, str(error), FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    sys.exit(0)
+
+
+def _end(error: Exception, message: str, code: int) -> NoReturn:
+    if os.environ.get("KVNET_DEBUG"):
+        raise error
+    print("kvnet:", " ".join(message.splitlines()), file=sys.stderr)
+    sys.exit(code)
