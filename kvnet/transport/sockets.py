@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from aiohttp import (
     ClientError,
+    ClientResponse,
     ClientSession,
     ClientTimeout,
     ClientWebSocketResponse,
@@ -27,11 +28,14 @@ UNSENT_LOWAT_BYTES: Final = 128 * 1024
 
 
 class _DialledSocket(ClientWebSocketResponse):
-    """aiohttp's client side, which otherwise keeps its transport to itself."""
+    """aiohttp's client side, which otherwise keeps its transport and its connection to itself."""
 
-    def __init__(self, reader: Any, writer: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(reader, writer, *args, **kwargs)
+    def __init__(
+        self, reader: Any, writer: Any, protocol: str | None, response: ClientResponse, *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(reader, writer, protocol, response, *args, **kwargs)
         self.transport: asyncio.Transport = writer.transport
+        self.response = response
 
 
 def new_session() -> ClientSession:
@@ -105,10 +109,17 @@ class Connection:
     def close(self) -> None:
         """Close once everything written is with the kernel; `read` then returns None."""
         self._transport.close()
+        self._release()
 
     def abort(self) -> None:
         """Close now."""
         self._transport.abort()
+        self._release()
+
+    def _release(self) -> None:
+        """Take the connection out of the session's books; a `read` that was cancelled leaves it there."""
+        if isinstance(self._socket, _DialledSocket):
+            self._socket.response.close()
 
 
 def _run_without_waiting(sending: Coroutine[Any, Any, None]) -> None:
