@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+
+NETWORKS = "tests/cluster/"
+
+
+class OneNetworkAtATime(LoadScopeScheduling):
+    """Any worker takes any test, but those that start networks stay together: two at once would slow each other.
+
+    Not `--dist loadgroup`: that writes the group into `_nodeid`, which pytest 9.2 no longer reads.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return NETWORKS if nodeid.startswith(NETWORKS) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneNetworkAtATime:
+    return OneNetworkAtATime(config, log)
