@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import assert_never
 
 from kvnet.core.events import (
     Applied,
     DeadlineReached,
     DialFailed,
-    Disconnect,
     Diverged,
     Effect,
     Event,
@@ -58,13 +58,15 @@ class Replica:
         journal: JournalPort,
         links: LinkPort,
         rng: random.Random,
+        wall_ms: Callable[[], float],
     ) -> None:
+        """`wall_ms` tells the milliseconds since 1970; only the coordinator's beacons speak of it."""
         self.state = NodeState(config, timers, journal, links, rng)
         self.stream = Stream(self.state)
         self.tree = Tree(self.state)
         self.overlay = Overlay(self.state)
         self.lateness = Lateness(self.state, self.tree, self.overlay)
-        self.root = Root(self.state, self.tree)
+        self.root = Root(self.state, self.tree, wall_ms)
         self._deadline: float | None = None
 
     @property
@@ -269,6 +271,3 @@ class Replica:
         assert state.config.name not in state.path, "a path through myself"
         if state.is_root:
             assert len(state.children) <= state.timers.coordinator_children_max, "too many copies"
-
-
-__all__ = ["Disconnect", "NodeConfig", "Replica"]

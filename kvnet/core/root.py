@@ -6,6 +6,7 @@ its own chain, and only then opens a new epoch. It refuses to write where that c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final
 
@@ -30,8 +31,9 @@ class Phase(Enum):
 class Root:
     """The coordinator's start and its beacons; idle at every other node."""
 
-    def __init__(self, state: NodeState, tree: Tree) -> None:
+    def __init__(self, state: NodeState, tree: Tree, wall_ms: Callable[[], float]) -> None:
         self.state = state
+        self.wall_ms = wall_ms
         self.tree = tree
         self.phase = Phase.LISTENING
         self._epoch_seen = state.tip.epoch
@@ -131,6 +133,7 @@ class Root:
         busy = state.now - self._frame_at < BUSY_MS
         state.beacon = BeaconId(state.tip.epoch, state.beacon.number + 1)
         state.beacon_at = state.now
+        state.beacon_time_ms = self.wall_ms()
         state.beacon_interval_ms = (
             state.timers.beacon_interval_busy_ms if busy else state.timers.beacon_interval_ms
         )

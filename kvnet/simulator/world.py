@@ -40,18 +40,15 @@ from kvnet.core.events import (
 from kvnet.core.frames import Frame, cut_frame
 from kvnet.core.messages import Frames, Message
 from kvnet.core.replica import Replica
-from kvnet.core.state import NodeConfig
 from kvnet.core.versions import GENESIS
 from kvnet.simulator.disk import SimulatedJournal
 from kvnet.simulator.network import Link
 from kvnet.timers import Timers
-from kvnet.topology.geography import great_circle_km
 from kvnet.topology.schema import Topology
-from kvnet.topology.selection import best_spread
 from kvnet.topology.wan import Wan
+from kvnet.transport.address_book import AddressBook
 
 ROOT: Final = "coordinator"
-NEAREST_KNOWN: Final = 32
 DIAL_TIMEOUT_MS: Final = 5000.0
 REFUSED_MS: Final = 1.0
 
@@ -102,7 +99,8 @@ class World:
         self._order = count()
         self._starts = count(1)
         members = tuple(pop.code for pop in topology.pops)
-        self.configs = configs_of(topology, self.timers)
+        book = AddressBook(topology)
+        self.configs = {name: book.config(name) for name in (ROOT, *members)}
         self.nodes: dict[str, Node] = {ROOT: Node(ROOT, SimulatedJournal())}
         for code in members:
             self.nodes[code] = Node(code, SimulatedJournal(edge_journal_bytes))
@@ -135,7 +133,9 @@ class World:
     def start(self, name: str) -> None:
         node = self.nodes[name]
         seed = self.rng.getrandbits(64)
-        node.core = Replica(self.configs[name], self.timers, node.journal, node, random.Random(seed))
+        node.core = Replica(
+            self.configs[name], self.timers, node.journal, node, random.Random(seed), lambda: self.now
+        )
         self._feed(node, Started())
 
     def start_all(self) -> None:
@@ -361,7 +361,7 @@ class World:
             if receiver.core is None or receiver.links.get(sender) is not link:
                 break
             self._feed(receiver, MessageReceived(sender, message))
-        if link.alive and direction.wants_room:
+        if direction.wants_room and link.alive:
             if direction.model.unsent_bytes(self.now) < UNSENT_BYTES_MAX:
                 direction.wants_room = False
                 self._feed(self.nodes[sender], LinkWritable(link.other(sender)))
@@ -381,21 +381,3 @@ class World:
 
 def _brief(message: Message) -> str:
     return f"Frames({len(message.frames)})" if isinstance(message, Frames) else str(message)
-
-
-def configs_of(topology: Topology, timers: Timers) -> dict[str, NodeConfig]:
-    """Return who each node is and whom it could know."""
-    pops = topology.pops
-    members = tuple(pop.code for pop in pops)
-    places = {pop.code: pop.place for pop in pops}
-    spread = best_spread(pops, min(timers.coordinator_links, len(pops)), topology.pop_of(ROOT).code)
-    root_links = tuple(pop.code for pop in spread)
-    configs = {}
-    for name in (ROOT, *members):
-        here = topology.pop_of(name).place
-        others = (code for code in members if code != name)
-        nearest = sorted(others, key=lambda code: (great_circle_km(here, places[code]), code))
-        configs[name] = NodeConfig(
-            name=name, root=ROOT, members=members, nearest=tuple(nearest[:NEAREST_KNOWN]), root_links=root_links
-        )
-    return configs

@@ -1,0 +1,419 @@
+"""The coordinator's part in writing: gives every accepted operation its place in the one journal.
+
+Pure, as the rest of the core: it is told the time and reads the store through a port. What it sequences is
+*pending* until `cut` makes frames of it, and *committing* until the driver says `committed` (durable) or
+`rejected` (the disk would not; nothing of it was acknowledged or sent, so the seqs are given out again).
+
+A write that equals the last sequenced state isn't replicated; it is answered with that state's version, once
+that is durable.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol, assert_never
+
+from kvnet.core import catalog
+from kvnet.core.catalog import CatalogItem, Cluster, Member, Namespace, Scope, Token
+from kvnet.core.clock import HybridClock
+from kvnet.core.entries import SYSTEM_NAMESPACE, Delete, Entry, Epoch, Put, record_hash
+from kvnet.core.frames import FRAME_BYTES_TARGET, Frame, cut_frame
+from kvnet.core.operations import (
+    CreateNamespace,
+    CreateToken,
+    DeleteNamespace,
+    DeleteValue,
+    Operation,
+    PutValue,
+    RenameNamespace,
+    RevokeToken,
+)
+from kvnet.core.versions import Position, Version
+from kvnet.errors import RequestError
+from kvnet.limits import Limits
+
+DIGEST_MODULUS: Final = 1 << 128
+ENTRY_OVERHEAD_BYTES: Final = 64
+PENDING_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Sequenced and not yet durable; beyond it writers are told to come back."""
+
+
+class SequencedRecord(Protocol):
+    """A stored record, as far as the writer compares it."""
+
+    @property
+    def value(self) -> bytes: ...
+    @property
+    def metadata(self) -> bytes: ...
+    @property
+    def expires_at(self) -> int: ...
+    @property
+    def version(self) -> Version: ...
+    @property
+    def hash(self) -> bytes: ...
+
+
+class StatePort(Protocol):
+    """What the writer reads of the store: the state as of the last commit."""
+
+    @property
+    def position(self) -> Position: ...
+    @property
+    def digest(self) -> int: ...
+    @property
+    def stamp(self) -> int: ...
+    @property
+    def namespaces(self) -> Mapping[bytes, Namespace]: ...
+    def namespace_digest(self, namespace: bytes) -> int: ...
+    def get(self, namespace: bytes, key: bytes) -> SequencedRecord | None: ...
+    def request_outcome(self, request_id: bytes) -> Version | None: ...
+
+
+class _Record(NamedTuple):
+    """A record sequenced here and perhaps not durable yet."""
+
+    value: bytes
+    metadata: bytes
+    expires_at: int
+    version: Version
+    hash: bytes
+
+
+class _Sequenced(NamedTuple):
+    """One pending entry and the digest after it."""
+
+    entry: Entry
+    digest: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """An accepted write: durable once the store's position reaches `durable_at`."""
+
+    version: Version
+    """What the client is told."""
+    durable_at: int
+
+
+class Cut(NamedTuple):
+    """What one group commit makes durable."""
+
+    frames: list[Frame]
+    requests: list[tuple[bytes, Version, int]]
+    """(request id, version, wall time in ms), remembered in the same transaction."""
+
+
+class Writer:
+    """Sequences writes; one per cluster, at the coordinator, between an opened epoch and its end."""
+
+    def __init__(self, store: StatePort, limits: Limits) -> None:
+        self._store = store
+        self._limits = limits
+        self._clock = HybridClock(store.stamp)
+        self._reload()
+
+    def _reload(self) -> None:
+        """Stand where the store stands, with nothing pending."""
+        position = self._store.position
+        self._epoch = position.epoch
+        self._seq = position.seq
+        self._chain = position.chain
+        self._cut_seq = position.seq
+        self._digest = self._store.digest
+        self._namespaces = dict(self._store.namespaces)
+        self._titles = {namespace.title: namespace.id for namespace in self._namespaces.values()}
+        self._digests: dict[bytes, int] = {}
+        """Per namespace touched since the start, the sum of its sequenced records' hashes."""
+        self._overlay: dict[tuple[bytes, bytes], tuple[int, _Record | None]] = {}
+        """What was sequenced and may not be durable: (seq, state), by namespace and key."""
+        self._overlay_order: deque[tuple[int, tuple[bytes, bytes]]] = deque()
+        self._pending: list[_Sequenced] = []
+        self._pending_bytes = 0
+        self._committing_bytes = 0
+        self._requests: dict[bytes, Ticket] = {}
+        self._request_order: list[tuple[bytes, Version, int]] = []
+        self._written_at: dict[tuple[bytes, bytes], float] = {}
+        self._written_order: deque[tuple[float, tuple[bytes, bytes]]] = deque()
+
+    # -- sequencing ------------------------------------------------------------------------------------------
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether `cut` would have something to give."""
+        return bool(self._pending or self._request_order)
+
+    @property
+    def pending_bytes(self) -> int:
+        return self._pending_bytes
+
+    def open_epoch(self, epoch: int, nonce: bytes) -> None:
+        """Begin a history of our own; the next frame starts with it."""
+        assert not self._pending, "an epoch begins with a frame"
+        assert epoch > self._epoch, "an epoch is opened once"
+        self._epoch = epoch
+        self._sequence(Epoch(epoch, nonce), 0)
+
+    def found(self, items: Iterable[CatalogItem]) -> None:
+        """Sequence the first records of a new cluster: itself, its tokens, its members."""
+        for item in items:
+            self._put_item(item)
+
+    def submit(
+        self, operations: Sequence[Operation], request_id: bytes | None, now_ms: float, wall_ms: int
+    ) -> Ticket:
+        """Sequence all of these or none; the last of two for one key wins.
+
+        Raises:
+            RequestError: refused; nothing was sequenced.
+        """
+        if request_id is not None:
+            known = self._requests.get(request_id)
+            if known is not None:
+                return known
+            outcome = self._store.request_outcome(request_id)
+            if outcome is not None:
+                return Ticket(outcome, 0)
+        if self._pending_bytes + self._committing_bytes > PENDING_BYTES_MAX:
+            raise RequestError(
+                503, 20021, "The coordinator's disk is behind; try again", headers={"Retry-After": "1"}
+            )
+        self._forget_written(now_ms)
+        for operation in operations:
+            self._check(operation, now_ms)
+        tickets = [self._apply(operation, now_ms, wall_ms) for operation in operations]
+        ticket = Ticket(max(t.version for t in tickets), max(t.durable_at for t in tickets))
+        if request_id is not None:
+            self._requests[request_id] = ticket
+            self._request_order.append((request_id, ticket.version, wall_ms))
+        return ticket
+
+    def _check(self, operation: Operation, now_ms: float) -> None:
+        """Refuse what the limits or the catalogue forbid; edges have checked the same before."""
+        limits = self._limits
+        match operation:
+            case PutValue() | DeleteValue():
+                if operation.namespace not in self._namespaces:
+                    op = "put" if isinstance(operation, PutValue) else "remove key"
+                    raise RequestError(404, 10013, f"{op}: 'namespace not found'")
+                if not 0 < len(operation.key) <= limits.key_bytes_max:
+                    raise RequestError(
+                        414,
+                        10001,
+                        f"UTF-8 encoded length of {len(operation.key)} exceeds key length limit of "
+                        f"{limits.key_bytes_max}.",
+                    )
+                if isinstance(operation, PutValue) and len(operation.value) > limits.value_bytes_max:
+                    raise RequestError(
+                        413,
+                        10001,
+                        f"Value length of {len(operation.value)} exceeds limit of {limits.value_bytes_max}.",
+                    )
+                self._check_rate(operation, now_ms)
+            case CreateNamespace(_, title):
+                if title in self._titles:
+                    raise _taken("create namespace")
+            case RenameNamespace(namespace, title):
+                if namespace not in self._namespaces:
+                    raise RequestError(404, 10013, "rename namespace: 'namespace not found'")
+                if self._titles.get(title, namespace) != namespace:
+                    raise _taken("rename namespace")
+            case DeleteNamespace(namespace):
+                if namespace not in self._namespaces:
+                    raise RequestError(404, 10013, "remove namespace: 'namespace not found'")
+            case CreateToken() | RevokeToken():
+                pass
+            case _:
+                assert_never(operation)
+
+    def _check_rate(self, operation: PutValue | DeleteValue, now_ms: float) -> None:
+        place = (operation.namespace, operation.key)
+        written_at = self._written_at.get(place)
+        if written_at is None or now_ms - written_at >= self._limits.write_interval_ms:
+            return
+        if self._changes_nothing(operation):
+            return
+        raise RequestError(
+            429,
+            10001,
+            f"Too many writes of one key: at most one each {self._limits.write_interval_ms} ms is accepted",
+            headers={"Retry-After": "1"},
+        )
+
+    def _changes_nothing(self, operation: PutValue | DeleteValue) -> bool:
+        current = self._current(operation.namespace, operation.key)
+        if isinstance(operation, DeleteValue):
+            return current is None
+        return (
+            current is not None
+            and operation.ttl_s == 0
+            and current.value == operation.value
+            and current.metadata == operation.metadata
+            and current.expires_at == operation.expires_at
+        )
+
+    def _apply(self, operation: Operation, now_ms: float, wall_ms: int) -> Ticket:
+        match operation:
+            case PutValue(namespace, key, value, metadata, expires_at, ttl_s):
+                if ttl_s:
+                    expires_at = wall_ms // 1000 + ttl_s
+                return self._put(namespace, key, value, metadata, expires_at, now_ms)
+            case DeleteValue(namespace, key):
+                return self._delete(namespace, key, now_ms)
+            case CreateNamespace(namespace, title):
+                return self._put_item(Namespace(namespace, title, wall_ms))
+            case RenameNamespace(namespace, title):
+                return self._put_item(Namespace(namespace, title, self._namespaces[namespace].created_ms))
+            case DeleteNamespace(namespace):
+                return self._delete_namespace(namespace)
+            case CreateToken(token_id, name, scope, digest):
+                return self._put_item(Token(token_id, name, Scope(scope), digest))
+            case RevokeToken(token_id):
+                return self._delete(SYSTEM_NAMESPACE, catalog.TOKEN_PREFIX + token_id.encode(), None)
+            case _:
+                assert_never(operation)
+
+    def _put(
+        self, namespace: bytes, key: bytes, value: bytes, metadata: bytes, expires_at: int, now_ms: float | None
+    ) -> Ticket:
+        current = self._current(namespace, key)
+        if (
+            current is not None
+            and current.value == value
+            and current.metadata == metadata
+            and current.expires_at == expires_at
+        ):
+            return Ticket(current.version, current.version.seq)
+        seq = self._seq + 1
+        digest = record_hash(namespace, key, value, metadata, expires_at, self._epoch, seq)
+        change = int.from_bytes(digest, "big") - (int.from_bytes(current.hash, "big") if current else 0)
+        self._add(namespace, change)
+        self._sequence(
+            Put(namespace, key, value, metadata, expires_at, digest), len(key) + len(value) + len(metadata)
+        )
+        version = Version(self._epoch, seq)
+        self._remember(namespace, key, _Record(value, metadata, expires_at, version, digest), now_ms)
+        return Ticket(version, seq)
+
+    def _delete(self, namespace: bytes, key: bytes, now_ms: float | None) -> Ticket:
+        current = self._current(namespace, key)
+        if current is None:
+            return Ticket(Version(self._epoch, self._seq), self._seq)
+        seq = self._seq + 1
+        self._add(namespace, -int.from_bytes(current.hash, "big"))
+        self._sequence(Delete(namespace, key), len(key))
+        self._remember(namespace, key, None, now_ms)
+        return Ticket(Version(self._epoch, seq), seq)
+
+    def _put_item(self, item: CatalogItem) -> Ticket:
+        ticket = self._put(SYSTEM_NAMESPACE, catalog.key_of(item), catalog.value_of(item), b"", 0, None)
+        match item:
+            case Namespace():
+                before = self._namespaces.get(item.id)
+                if before is not None:
+                    del self._titles[before.title]
+                self._namespaces[item.id] = item
+                self._titles[item.title] = item.id
+            case Token() | Member() | Cluster():
+                pass
+            case _:
+                assert_never(item)
+        return ticket
+
+    def _delete_namespace(self, namespace: bytes) -> Ticket:
+        """Its records leave the digest at once; they are erased in the background, invisible."""
+        item = self._namespaces.pop(namespace)
+        del self._titles[item.title]
+        digest = self._digests.pop(namespace, None)
+        self._digest -= self._store.namespace_digest(namespace) if digest is None else digest
+        for place in [place for place in self._overlay if place[0] == namespace]:
+            del self._overlay[place]
+        return self._delete(SYSTEM_NAMESPACE, catalog.key_of(item), None)
+
+    def _current(self, namespace: bytes, key: bytes) -> SequencedRecord | None:
+        """The last sequenced state of a key, durable or not."""
+        place = (namespace, key)
+        return self._overlay[place][1] if place in self._overlay else self._store.get(namespace, key)
+
+    def _add(self, namespace: bytes, change: int) -> None:
+        if namespace not in self._digests:
+            self._digests[namespace] = self._store.namespace_digest(namespace)
+        self._digests[namespace] = (self._digests[namespace] + change) % DIGEST_MODULUS
+        self._digest += change
+
+    def _sequence(self, entry: Entry, size: int) -> None:
+        self._seq += 1
+        self._digest %= DIGEST_MODULUS
+        self._pending.append(_Sequenced(entry, self._digest, size + ENTRY_OVERHEAD_BYTES))
+        self._pending_bytes += size + ENTRY_OVERHEAD_BYTES
+
+    def _remember(self, namespace: bytes, key: bytes, record: _Record | None, now_ms: float | None) -> None:
+        place = (namespace, key)
+        self._overlay[place] = (self._seq, record)
+        self._overlay_order.append((self._seq, place))
+        if now_ms is not None and self._limits.write_interval_ms:
+            self._written_at[place] = now_ms
+            self._written_order.append((now_ms, place))
+
+    def _forget_written(self, now_ms: float) -> None:
+        order = self._written_order
+        while order and now_ms - order[0][0] >= self._limits.write_interval_ms:
+            written_at, place = order.popleft()
+            if self._written_at.get(place) == written_at:
+                del self._written_at[place]
+
+    # -- committing ------------------------------------------------------------------------------------------
+
+    def cut(self, wall_ms: int) -> Cut:
+        """Make frames of everything pending, oldest first; from now on they are only bytes."""
+        frames: list[Frame] = []
+        start = 0
+        while start < len(self._pending):
+            size, end = 0, start
+            while end < len(self._pending) and (
+                end == start or size + self._pending[end].size <= FRAME_BYTES_TARGET
+            ):
+                size += self._pending[end].size
+                end += 1
+            taken = self._pending[start:end]
+            frame = cut_frame(
+                epoch=self._epoch,
+                first_seq=self._cut_seq + 1,
+                stamp=self._clock.stamp(wall_ms),
+                chain_before=self._chain,
+                digest_after=taken[-1].digest.to_bytes(16, "big"),
+                entries=[sequenced.entry for sequenced in taken],
+            )
+            self._chain, self._cut_seq = frame.chain_after, frame.last_seq
+            frames.append(frame)
+            start = end
+        self._committing_bytes += self._pending_bytes
+        self._pending, self._pending_bytes = [], 0
+        requests, self._request_order = self._request_order, []
+        return Cut(frames, requests)
+
+    def committed(self, cut: Cut) -> None:
+        """Forget what is now durable: the store tells it from here on."""
+        for request_id, _, _ in cut.requests:
+            self._requests.pop(request_id, None)
+        durable = self._store.position.seq
+        self._committing_bytes = 0
+        order = self._overlay_order
+        while order and order[0][0] <= durable:
+            _, place = order.popleft()
+            if place in self._overlay and self._overlay[place][0] <= durable:
+                del self._overlay[place]
+
+    def rejected(self) -> None:
+        """Stand where the store stands again: nothing since its position was acknowledged or sent."""
+        self._reload()
+
+    def clock_ahead_ms(self, wall_ms: int) -> int:
+        """How far our stamps are ahead of the wall; above clock.SKEW_ALARM_MS the wall was set back."""
+        return self._clock.ahead_ms(wall_ms)
+
+
+def _taken(op: str) -> RequestError:
+    return RequestError(400, 10014, f"{op}: 'a namespace with this account ID and title already exists'")

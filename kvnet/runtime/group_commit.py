@@ -1,0 +1,215 @@
+"""Group commit: the coordinator's writes become durable, many by one fsync, before anybody hears of them.
+
+A write that finds the disk idle is committed at once; those that come meanwhile share the next fsync, at most
+`group_commit_ms` later. The fsync runs in a thread of its own, the only one that writes the store; the loop goes
+on answering reads. Only after it are the clients answered and the frames given to the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Protocol
+
+from kvnet.core.clock import SKEW_ALARM_MS
+from kvnet.core.events import FramesCut
+from kvnet.core.frames import FRAME_BYTES_TARGET, Frame
+from kvnet.core.operations import Operation
+from kvnet.core.versions import Position, Version
+from kvnet.core.writer import Cut, Writer
+from kvnet.errors import RequestError, StorageFull
+from kvnet.transport.notices import Notices
+from kvnet.transport.shaping import monotonic_ms
+
+DISK_FULL: Final = 20020
+"""API code: the coordinator's disk is full."""
+ERASE_INTERVAL_S: Final = 0.05
+NOT_OPEN: Final = 20022
+"""API code: the coordinator doesn't write, yet or at all."""
+
+_log = logging.getLogger(__name__)
+
+
+class CommittingStore(Protocol):
+    """`storage.store.Store`, as far as group commit knows it."""
+
+    @property
+    def position(self) -> Position: ...
+    def apply(self, frames: Sequence[Frame], requests: Sequence[tuple[bytes, Version, int]] = ()) -> Position: ...
+    def erase_some(self, budget: int = ...) -> bool: ...
+
+
+class GroupCommit:
+    """Takes writes, and answers each when it is durable."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        store: CommittingStore,
+        *,
+        interval_ms: float,
+        feed: Callable[[FramesCut], None],
+        on_durable: Callable[[Sequence[Frame], float], None],
+        broken: Callable[[BaseException], None],
+    ) -> None:
+        """`on_durable` hears of each commit's frames with the wall time of its fsync, before anybody else."""
+        self._writer = writer
+        self._store = store
+        self._interval_s = interval_ms / 1000
+        self._feed = feed
+        self._on_durable = on_durable
+        self._broken = broken
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._committing: asyncio.Task[None] | None = None
+        self._due: asyncio.Handle | None = None
+        self._committed_at = 0.0
+        self._closed = False
+        self._more_to_erase = False
+        self._erasing: asyncio.TimerHandle | None = None
+        self._notices = Notices(_log)
+        self.commits = 0
+
+    async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> Version:
+        """Sequence these, all or none, and return their version once it is durable.
+
+        Raises:
+            RequestError: refused, or the disk is full (nothing was written).
+        """
+        if self._closed:
+            raise RequestError(
+                503, NOT_OPEN, "The coordinator is stopping; try again", headers={"Retry-After": "1"}
+            )
+        ticket = self._writer.submit(operations, request_id, monotonic_ms(), _wall_ms())
+        self.commit_soon()
+        await self.durable(ticket.durable_at)
+        return ticket.version
+
+    async def durable(self, seq: int) -> None:
+        """Return once everything up to `seq` is durable.
+
+        Raises:
+            RequestError: the disk is full; what was not durable is undone.
+        """
+        if seq <= self._store.position.seq:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((seq, future))
+        await future
+
+    def commit_soon(self) -> None:
+        """See to it that what is pending gets committed."""
+        if self._committing is not None or not self._writer.has_pending or self._closed:
+            return
+        loop = asyncio.get_running_loop()
+        wait_s = self._committed_at + self._interval_s - loop.time()
+        full = self._writer.pending_bytes >= FRAME_BYTES_TARGET
+        if self._due is not None:
+            if not full:
+                return
+            self._due.cancel()
+        # At the end of this loop turn at the earliest: whatever else came in with it shares the fsync.
+        if full or wait_s <= 0:
+            self._due = loop.call_soon(self._begin)
+        else:
+            self._due = loop.call_later(wait_s, self._begin)
+
+    def _begin(self) -> None:
+        self._due = None
+        if self._committing is None:
+            self._committing = asyncio.get_running_loop().create_task(self._commit())
+
+    async def _commit(self) -> None:
+        wall_ms = _wall_ms()
+        cut = self._writer.cut(wall_ms)
+        loop = asyncio.get_running_loop()
+        try:
+            durable_ms = await loop.run_in_executor(self._thread, self._write, cut)
+        except StorageFull as error:
+            self._writer.rejected()
+            self._notices.say("storage_full", "", f"writes are refused: {error}", level=logging.ERROR)
+            self._fail_waiting(
+                RequestError(507, DISK_FULL, "The coordinator's disk is full; nothing was written, reads go on")
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, no later write may be acknowledged on top of it
+            self._closed = True
+            self._fail_waiting(RequestError(503, NOT_OPEN, "The coordinator's disk failed", definite=False))
+            self._broken(error)
+            return
+        else:
+            self._writer.committed(cut)
+            self.commits += 1
+            if cut.frames:
+                self._on_durable(cut.frames, durable_ms)
+                self._feed(FramesCut(tuple(cut.frames)))
+            self._answer_waiting()
+            ahead_ms = self._writer.clock_ahead_ms(wall_ms)
+            if ahead_ms > SKEW_ALARM_MS:
+                text = f"the wall clock is {ahead_ms} ms behind our stamps: it was set back"
+                self._notices.say("clock", "", text, level=logging.ERROR)
+        self._committed_at = loop.time()
+        self._committing = None
+        self._erase_later()
+        self.commit_soon()
+
+    def _write(self, cut: Cut) -> float:
+        """In the committing thread: return the wall time at which all was durable."""
+        self._store.apply(cut.frames, cut.requests)
+        durable_ms = time.time() * 1000
+        self._bite()
+        return durable_ms
+
+    def _bite(self) -> None:
+        """In the committing thread: erase some of what deleted namespaces left, invisible already."""
+        with contextlib.suppress(StorageFull):  # erasing needs room too; it can wait
+            self._more_to_erase = self._store.erase_some()
+
+    def _erase(self) -> None:
+        self._erasing = None
+        if not self._closed:
+            self._thread.submit(self._bite)
+            self._erase_later()
+
+    def _erase_later(self) -> None:
+        """Come back for the rest, also when nobody writes."""
+        if self._more_to_erase and self._erasing is None:
+            self._erasing = asyncio.get_running_loop().call_later(ERASE_INTERVAL_S, self._erase)
+
+    def _answer_waiting(self) -> None:
+        durable = self._store.position.seq
+        while self._waiting and self._waiting[0][0] <= durable:
+            future = self._waiting.popleft()[1]
+            if not future.done():
+                future.set_result(None)
+
+    def _fail_waiting(self, error: RequestError) -> None:
+        """Tell all who wait for what was undone; seqs are given out again, so nobody may keep waiting."""
+        waiting, self._waiting = self._waiting, deque()
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(error)
+
+    async def close(self) -> None:
+        """Make durable what was accepted, answer it, and take nothing more."""
+        self._closed = True
+        for handle in (self._due, self._erasing):
+            if handle is not None:
+                handle.cancel()
+        await self._settle()
+        if self._writer.has_pending:
+            self._begin()
+            await self._settle()
+        self._thread.shutdown()
+
+    async def _settle(self) -> None:
+        if self._committing is not None:
+            await self._committing
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000

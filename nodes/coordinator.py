@@ -1,0 +1,153 @@
+"""The coordinator: the one place that writes. It starts as a replica, and opens an epoch when it may."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from kvnet.api.backend import WriteResult
+from kvnet.core.catalog import CatalogItem, Cluster, Member, Scope, Token
+from kvnet.core.frames import Frame
+from kvnet.core.operations import Operation
+from kvnet.core.versions import Position, Version
+from kvnet.core.writer import Writer
+from kvnet.errors import RequestError
+from kvnet.runtime.forwarding import PATH as WRITE_PATH
+from kvnet.runtime.forwarding import WriteDesk
+from kvnet.runtime.group_commit import NOT_OPEN, GroupCommit
+from kvnet.storage.store import Store
+from nodes.context import NodeContext
+from nodes.files import replace_file
+from nodes.node import Node, run
+
+HISTORY_MARK = "history"
+"""File in the run folder that says: a history was begun here, so an empty disk is a lost one."""
+
+_log = logging.getLogger(__name__)
+
+
+class _LoopStore:
+    """The store as the driver may use it: erasing belongs to the committing thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @property
+    def position(self) -> Position:
+        return self._store.position
+
+    def apply(self, frames: Sequence[Frame]) -> Position:
+        return self._store.apply(frames)
+
+    def reset(self) -> None:
+        self._store.reset()
+
+    def erase_some(self, budget: int = 0) -> bool:
+        del budget
+        return False
+
+
+class Coordinator(Node):
+    """The node that sequences every write."""
+
+    role = "coordinator"
+
+    def __init__(self, context: NodeContext) -> None:
+        self._mark = context.data / HISTORY_MARK
+        super().__init__(context, fresh=not self._mark.exists())
+        self._commit: GroupCommit | None = None
+        self._refused = "The coordinator is starting; try again"
+
+    def driven_store(self) -> Any:
+        return _LoopStore(self.store)
+
+    def peer_routes(self) -> dict[str, Any]:
+        members = {pop.code for pop in self.topology.pops}
+        desk = WriteDesk(self.me, members, self._write_durably)
+        return {**super().peer_routes(), WRITE_PATH: desk.handle}
+
+    # -- opening ---------------------------------------------------------------------------------------------
+
+    def open_epoch(self, epoch: int) -> None:
+        """Begin writing: the epoch's entry and, in a new cluster, its first records are the first frame."""
+        replace_file(self._mark, b"a history was begun here\n", durable=True)
+        writer = Writer(self.store, self.limits)
+        writer.open_epoch(epoch, os.urandom(16))
+        if self.store.cluster is None:
+            writer.found(self._founding_items())
+        self._commit = GroupCommit(
+            writer,
+            self.store,
+            interval_ms=self.timers.group_commit_ms,
+            feed=self._on_cut,
+            on_durable=self._on_durable,
+            broken=self.broken,
+        )
+        self._commit.commit_soon()
+
+    def _founding_items(self) -> list[CatalogItem]:
+        now_ms = time.time_ns() // 1_000_000
+        tokens = self.context.tokens or {}
+        return [
+            Cluster(self.context.account_id, self.cluster_id, now_ms),
+            *(
+                Token(f"bootstrap-{scope}", f"{scope} (made with the cluster)", Scope(scope), _sha256(token))
+                for scope, token in tokens.items()
+            ),
+            *(Member(pop.code, now_ms) for pop in self.topology.pops),
+        ]
+
+    def refuse_writes(self, why: str) -> None:
+        _log.error("writes are refused: %s", why)
+        self._refused = f"The coordinator refuses to write: {why}"
+
+    def _on_durable(self, frames: Sequence[Frame], wall_ms: float) -> None:
+        for frame in frames:
+            entries = frame.last_seq - frame.first_seq + 1
+            row = (frame.epoch, frame.first_seq, frame.last_seq, wall_ms, len(frame.data), entries)
+            self.feed.add(row, frame.last_seq)
+
+    def _on_cut(self, event: Any) -> None:
+        first = self.core.state.beacon.number == 0
+        self.driver.feed(event)
+        if first:
+            self.context.say_formed(self.store.position.version)
+
+    def on_applied(self, frames: Sequence[Frame], position: Position, wall_ms: float) -> None:
+        """Frames that came from members while catching up: somebody else's commits."""
+
+    def begin(self) -> None:
+        """Writing begins with the epoch, when the core orders it."""
+
+    async def end(self) -> None:
+        if self._commit is not None:
+            await self._commit.close()
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    async def _write_durably(self, operations: Sequence[Operation], request_id: bytes | None) -> Version:
+        if self._commit is None:
+            raise RequestError(503, NOT_OPEN, self._refused, headers={"Retry-After": "1"})
+        return await self._commit.write(operations, request_id)
+
+    async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult:
+        return WriteResult(await self._write_durably(operations, request_id), pending=False)
+
+    def now_s(self) -> float:
+        return time.time()
+
+    def staleness_ms(self) -> float:
+        return 0.0
+
+
+def _sha256(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def main(context: NodeContext) -> int:
+    """Run the coordinator until SIGTERM; return the exit code."""
+    return run(Coordinator, context)

@@ -1,0 +1,328 @@
+"""What a coordinator and an edge have in common: one replica, its links, its port, and how it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import random
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Final, Literal
+
+import msgspec
+import uvloop
+from aiohttp import ClientSession, web
+
+from kvnet.api.backend import WriteResult
+from kvnet.api.server import HttpServer
+from kvnet.api.service import HttpService
+from kvnet.core.catalog import Scope
+from kvnet.core.frames import Frame
+from kvnet.core.operations import Operation
+from kvnet.core.replica import Replica
+from kvnet.core.state import NEVER
+from kvnet.core.versions import Position, Version
+from kvnet.errors import ConfigError, RequestError
+from kvnet.limits import Limits
+from kvnet.runtime import freshness
+from kvnet.runtime.driver import Driver
+from kvnet.runtime.server import NodeServer, PeerRoutes
+from kvnet.storage.store import Durability, Store
+from kvnet.timers import Timers
+from kvnet.topology.schema import COORDINATOR, MONITOR
+from kvnet.topology.wan import Wan, WanState
+from kvnet.transport.address_book import AddressBook
+from kvnet.transport.feed import PATH as STAMPS_PATH
+from kvnet.transport.feed import StampFeed
+from kvnet.transport.handshake import START_ID_BYTES, Identity
+from kvnet.transport.links import PATH as LINKS_PATH
+from kvnet.transport.links import PeerLinks
+from kvnet.transport.shaping import Shaper, monotonic_ms
+from kvnet.transport.signing import HEADER, check
+from kvnet.transport.sockets import new_session
+from nodes.context import NodeContext
+
+VERIFY_PATH: Final = "/peer/v1/verify"
+WAN_PATH: Final = "/peer/v1/wan"
+GIB: Final = 1 << 30
+MIB: Final = 1 << 20
+FORMED_LOOK_S: Final = 0.05
+LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+_log = logging.getLogger(__name__)
+
+
+class Node(ABC):
+    """One replica in its process; `api.backend.Backend` towards clients, `runtime.driver.Commands` to the core."""
+
+    role: Literal["coordinator", "edge"]
+
+    def __init__(self, context: NodeContext, *, fresh: bool = True) -> None:
+        topology = context.topology
+        self.context = context
+        self.topology = topology
+        self.name = context.name
+        self.pop = topology.pop_of(context.name).code
+        self.limits: Limits = topology.limits.resolve()
+        self.timers = Timers(**msgspec.structs.asdict(topology.timers))
+        self.started_ms = monotonic_ms()
+        self.me = Identity(
+            name=context.name,
+            start_id=os.urandom(START_ID_BYTES),
+            cluster_id=topology.digest(),
+            secret=context.secret,
+        )
+        self.rng = random.Random(os.urandom(16))
+        self.wan = Wan(topology)
+        self.cluster_id = blake2b(topology.digest().encode(), key=context.secret[:64], digest_size=16).digest()
+        self._fresh = fresh
+        self._stop = asyncio.Event()
+        self._broken: BaseException | None = None
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Live until SIGTERM or Ctrl-C; return the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        self.store = self._open_store()
+        try:
+            async with new_session() as session:
+                await self._serve(session)
+        finally:
+            self.store.close(clean=self._broken is None)
+        return 0 if self._broken is None else 1
+
+    def _open_store(self) -> Store:
+        storage = self.topology.storage
+        edge = self.role == "edge"
+        store = Store.open(
+            self.context.folder / "store",
+            node=self.name,
+            cluster_id=self.cluster_id,
+            durability=Durability(storage.edge_durability) if edge else Durability.COMMIT,
+            map_size_bytes=int(storage.map_size_gib * GIB),
+            journal_bytes_max=int(storage.edge_journal_mib * MIB) if edge else None,
+        )
+        if store.discarded:
+            _log.warning("the machine went down without a clean stop: the unsynced replica was deleted")
+        return store
+
+    async def _serve(self, session: ClientSession) -> None:
+        self.session = session
+        topology = self.topology
+        known = {COORDINATOR, *(pop.code for pop in topology.pops)}
+        self.shaper = Shaper(self.wan, self.name, self.rng)
+        self.links = PeerLinks(self.me, session, self.shaper, url_of=topology.url_of, known=known)
+        book = AddressBook(topology)
+        config = book.config(
+            self.name, accept_loss=self.context.accept_loss, recover=self.context.recover, fresh=self._fresh
+        )
+        self.core = Replica(config, self.timers, self.store, self.links, self.rng, lambda: time.time() * 1000)
+        self.clock = freshness.ReplicaClock(self.store.stamp)
+        self.feed = StampFeed(
+            self.me,
+            self.shaper,
+            "commits" if self.role == "coordinator" else "stamps",
+            readers={MONITOR},
+            position_seq=lambda: self.store.position.seq,
+            counters=self.counters,
+        )
+        self.driver = Driver(self.core, self.driven_store(), self.links, self, on_applied=self.on_applied)
+        if self.role == "edge" and self.store.position.seq:
+            self.feed.add((*self.store.position.version, time.time() * 1000), self.store.position.seq)
+        service = HttpService(self, extra={"/peer": PeerRoutes(self.peer_routes()).handle})
+        server = NodeServer(HttpServer(service), topology.listen.host, topology.port_of(self.name))
+        await server.start()
+        self.context.say_ready()
+        self.begin()
+        self.driver.start()
+        try:
+            await self._stop.wait()
+        finally:
+            await self.end()
+            self.driver.stop()
+            self.feed.close()
+            await self.links.close()
+            self.shaper.close()
+            await server.stop()
+        if self._broken is not None:
+            _log.critical("stopped by a failure: %s", self._broken)
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Do what this role does once it listens."""
+
+    @abstractmethod
+    async def end(self) -> None:
+        """Finish what this role has begun."""
+
+    def driven_store(self) -> Any:
+        """The store as the driver may use it."""
+        return self.store
+
+    def peer_routes(self) -> dict[str, Any]:
+        return {
+            LINKS_PATH: self.links.accept,
+            STAMPS_PATH: self.feed.accept,
+            VERIFY_PATH: self._verify,
+            WAN_PATH: self._change_wan,
+        }
+
+    def on_applied(self, frames: Sequence[Frame], position: Position, wall_ms: float) -> None:
+        """Hear of every commit of the driver."""
+        self.clock.on_applied(frames[-1].stamp if frames else self.store.stamp)
+        self.feed.add((position.epoch, position.seq, wall_ms), position.seq)
+
+    # -- runtime.driver.Commands -----------------------------------------------------------------------------
+
+    def open_epoch(self, epoch: int) -> None:
+        raise AssertionError(f"{self.name} was ordered to open epoch {epoch}")
+
+    def refuse_writes(self, why: str) -> None:
+        raise AssertionError(f"{self.name} was ordered to refuse writes: {why}")
+
+    def broken(self, error: BaseException) -> None:
+        self._broken = error
+        self._stop.set()
+
+    # -- api.backend.Backend ---------------------------------------------------------------------------------
+
+    def now_s(self) -> float:
+        state = self.core.state
+        if state.beacon_at > NEVER:
+            self.clock.on_beacon(state.beacon_time_ms, state.beacon_at)
+        return self.clock.now_ms(monotonic_ms()) / 1000
+
+    def staleness_ms(self) -> float:
+        state = self.core.state
+        return freshness.staleness_ms(
+            now_ms=monotonic_ms() + state.beacon_held_ms,
+            beacon_at_ms=state.beacon_at,
+            latency_ms=state.latency_ms,
+            wall_ms=time.time() * 1000,
+            applied_stamp=self.store.stamp,
+        )
+
+    def ready(self) -> bool:
+        return self.store.cluster is not None and not self.driver.rebuilding
+
+    @abstractmethod
+    async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult: ...
+
+    async def wait_for(self, version: Version, timeout_ms: float) -> bool:
+        return await self.driver.wait_for(version, timeout_ms)
+
+    def counters(self) -> Mapping[str, Any]:
+        """What the monitor and `/status` are told, counted since this start."""
+        stream, links = self.core.stream, self.links.counters
+        return {
+            "frame_bytes_received": stream.frame_bytes_received,
+            "frame_bytes_sent": stream.frame_bytes_sent,
+            "frames_received": stream.frames_received,
+            "frames_duplicate": stream.frames_duplicate,
+            "messages_sent": links["messages_sent"],
+            "messages_received": links["messages_received"],
+            "control_messages_sent": links["control_messages_sent"],
+            "link_count": len(self.links.peers),
+            "parent": self.parent,
+            "asks": self.core.lateness.asks_sent,
+            "ladder_asks": self.core.lateness.ladder_asks_sent,
+        }
+
+    @property
+    def parent(self) -> str | None:
+        """The parent whose beacons come first, of several."""
+        parents = self.core.state.parents.values()
+        best = max(parents, key=lambda parent: (parent.beacon, -parent.beacon_at), default=None)
+        return None if best is None else best.name
+
+    def status(self) -> dict[str, Any]:
+        state = self.core.state
+        return {
+            "name": self.name,
+            "role": self.role,
+            "pop": self.pop,
+            "ready": self.ready(),
+            "position": str(self.store.position.version),
+            "head": str(Version(state.beacon.epoch, state.head_seq)),
+            "digest": f"{self.store.digest:032x}",
+            "parent": self.parent,
+            "parents": list(state.parents),
+            "children": list(state.children),
+            "links": self.links.peers,
+            "rtt_ms": {name: round(neighbour.rtt_ms, 2) for name, neighbour in state.neighbours.items()},
+            "late": state.late_since is not None,
+            "latency_ms": round(min(state.latency_ms, 1e9), 2),
+            "path": list(state.path),
+            "staleness_ms": round(self.staleness_ms(), 1),
+            "uptime_ms": round(monotonic_ms() - self.started_ms),
+            "store": self.store.stats(),
+            "counters": dict(self.counters()),
+            "driver": self.driver.status(),
+        }
+
+    # -- for other nodes and the command line ----------------------------------------------------------------
+
+    def _authorise(self, request: web.BaseRequest, body: bytes) -> None:
+        """Let in an admin's token, or a node's signature.
+
+        Raises:
+            RequestError: neither.
+        """
+        bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if bearer:
+            token = self.store.tokens.get(_sha256(bearer))
+            if token is None or not token.scope.covers(Scope.ADMIN):
+                raise RequestError(403, 10000, "Authentication error")
+            return
+        known = self.topology.node_names()
+        check(self.me, known, request.headers.get(HEADER), request.method, request.path, body)
+
+    async def _verify(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Compute every digest again from the stored bytes."""
+        self._authorise(request, b"")
+        found = await asyncio.get_running_loop().run_in_executor(None, self.store.recompute)
+        return web.json_response(
+            {
+                "position": str(found.position.version),
+                "chain": found.position.chain.hex(),
+                "digest": f"{found.digest_stored:032x}",
+                "recomputed": f"{found.digest_recomputed:032x}",
+                "differing": [
+                    [namespace.hex(), key.decode("utf-8", "replace")] for namespace, key in found.differing
+                ],
+            }
+        )
+
+    async def _change_wan(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Put another state of the simulated network in force at this node."""
+        body = await request.read()
+        self._authorise(request, body)
+        if request.method == "PUT":
+            try:
+                self.shaper.apply_wan_state(WanState.from_dict(json.loads(body)))
+            except (ValueError, ConfigError) as error:
+                raise RequestError(400, 10012, f"invalid request body: {error}") from None
+        return web.json_response(self.wan.state.to_dict())
+
+
+def _sha256(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def run(node_type: type[Node], context: NodeContext, **options: Any) -> int:
+    """Run a node of this type on an event loop of its own and return its exit code."""
+    logging.basicConfig(level=context.log_level.upper(), format=LOG_FORMAT)
+
+    async def main() -> int:
+        return await node_type(context, **options).run()
+
+    return uvloop.run(main())
