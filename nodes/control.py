@@ -9,7 +9,6 @@ Only the folder's owner may speak to it. The connection ends when the launcher d
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import socket
@@ -34,29 +33,51 @@ def short_path(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-async def serve_control(path: Path, handle: Handler) -> asyncio.Server:
-    """Listen at `path`; a request's KvnetError is answered, never raised here.
+class ControlServer:
+    """The launcher's side: listens until it is closed."""
 
-    Raises:
-        OSError: the socket can't be made there.
-    """
-    path.unlink(missing_ok=True)  # noqa: ASYNC240 - one name, once; of a launcher that was killed; the caller holds the folder's lock
-    ear = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        with short_path(path) as name:
-            ear.bind(name)
-    finally:
-        os.umask(mask)
+    def __init__(self, handle: Handler) -> None:
+        """Answer requests by `handle`; its KvnetErrors are answers too."""
+        self._handle = handle
+        self._server: asyncio.Server | None = None
+        self._writers: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
 
-    async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.LimitOverrunError, ValueError):
+    async def open(self, path: Path) -> None:
+        """Listen at `path`, whose folder the caller has locked: a socket left there is a dead launcher's.
+
+        Raises:
+            OSError: the socket can't be made there.
+        """
+        path.unlink(missing_ok=True)  # noqa: ASYNC240 - one name, once
+        ear = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o177)
+        try:
+            with short_path(path) as name:
+                ear.bind(name)
+        finally:
+            os.umask(mask)
+        self._server = await asyncio.start_unix_server(self._attend, sock=ear, limit=_LINE_BYTES_MAX)
+
+    async def close(self) -> None:
+        """Hang up on everybody; requests under way are cut off."""
+        if self._server:
+            self._server.close()
+        for writer, task in list(self._writers.items()):
+            writer.transport.abort()
+            if task:
+                await asyncio.wait([task])
+
+    async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers[writer] = asyncio.current_task()
+        try:
             while line := await reader.readline():
-                writer.write(json.dumps(await _answer(line, handle)).encode() + b"\n")
+                writer.write(json.dumps(await _answer(line, self._handle)).encode() + b"\n")
                 await writer.drain()
-        writer.close()
-
-    return await asyncio.start_unix_server(attend, sock=ear, limit=_LINE_BYTES_MAX)
+        except (ConnectionError, ValueError):  # it hung up, or its line is too long
+            pass
+        finally:
+            del self._writers[writer]
+            writer.close()
 
 
 async def _answer(line: bytes, handle: Handler) -> dict[str, Any]:

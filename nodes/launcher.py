@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from msgspec.structs import replace
-
 from kvnet.topology.load import load
 from kvnet.topology.schema import Topology
 from nodes.cluster import FolderInUse, RunFolder
@@ -20,8 +18,6 @@ from nodes.preflight import PortBlock, check_disk, check_files, check_memory, ra
 from nodes.roles import MAINS
 from nodes.supervisor import Reporter, Supervisor
 
-EDGE_JOURNAL_MIB_MAX: Final = 4
-"""What an edge keeps for repair when all edges share one disk."""
 STOP_TIMEOUT_S: Final = 60.0
 """More than the launcher takes to kill nodes that don't stop."""
 
@@ -57,14 +53,14 @@ def run(launch: Launch, reporter: Reporter) -> None:
     raise_file_limit()
     folder = launch.folder
     with folder.locked():
-        if launch.wipe:
-            folder.wipe()
-        folder.check_owner(launch.topology)
+        if not launch.wipe:
+            folder.check_owner(launch.topology)
         _check(launch)
         ports = _choose_ports(launch)
         try:
-            topology = _for_one_host(ports.topology)
-            identity = folder.claim(topology, {})
+            if launch.wipe:  # only now: what can't be started deletes nothing
+                folder.wipe()
+            identity = folder.claim(ports.topology, {})
             zygote = ZygoteConfig(
                 data=folder.path.absolute(),
                 mains=launch.mains,
@@ -74,7 +70,7 @@ def run(launch: Launch, reporter: Reporter) -> None:
             if launch.in_background:
                 write_to_log(folder.launcher_log)
             supervisor = Supervisor(
-                folder, topology, identity, zygote, reporter, started_s=launch.started_s, flags=launch.flags
+                folder, ports.topology, identity, zygote, reporter, started_s=launch.started_s, flags=launch.flags
             )
             asyncio.run(supervisor.run())
         finally:
@@ -90,16 +86,11 @@ def _choose_ports(launch: Launch) -> PortBlock:
     topology = launch.topology
     if launch.port_base is not None:
         return PortBlock.at(topology.with_port_base(launch.port_base))
-    if launch.folder.topology_file.exists():  # clients have the urls of last time: keep them if we can
+    if (
+        launch.folder.topology_file.exists() and not launch.wipe
+    ):  # clients have the urls of last time: keep them if we can
         topology = topology.with_port_base(load(launch.folder.topology_file).listen.port_base)
     return PortBlock.next_free(topology)
-
-
-def _for_one_host(topology: Topology) -> Topology:
-    """All edges share this host's disk."""
-    storage = topology.storage
-    journal_mib = min(storage.edge_journal_mib, EDGE_JOURNAL_MIB_MAX)
-    return replace(topology, storage=replace(storage, edge_journal_mib=journal_mib))
 
 
 def stop(folder: RunFolder, *, wipe: bool) -> bool:

@@ -18,7 +18,7 @@ from kvnet.topology.fields import COORDINATOR, MONITOR
 from kvnet.topology.schema import Topology
 from nodes import entry
 from nodes.cluster import Identity, RunFolder
-from nodes.control import serve_control
+from nodes.control import ControlServer
 from nodes.life import STARTS_MAX, NodeLife, Phase
 from nodes.logs import rotate
 from nodes.nursery import Nursery, ZygoteConfig
@@ -100,7 +100,8 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background job: it stays so
                 loop.add_signal_handler(number, self._on_stop_signal)
-        control = await serve_control(self._folder.control_socket, self._handle)
+        control = ControlServer(self._handle)
+        await control.open(self._folder.control_socket)
         try:
             await self._open_nursery()
             for name, life in self._roster.lives.items():
@@ -116,7 +117,7 @@ class Supervisor:
                 self._nursery.close()
             for task in self._tasks:
                 task.cancel()
-            control.close()
+            await control.close()
             self._folder.control_socket.unlink(missing_ok=True)
             for life in self._roster.lives.values():
                 life.pid = life.up_since_ms = None

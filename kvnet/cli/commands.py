@@ -52,7 +52,7 @@ def load_command(name: str, target: str) -> Any:
     module, _, attribute = target.partition(":")
     found = getattr(importlib.import_module(module), attribute)
     if isinstance(found, typer.Typer):
-        group = typer.main.get_command(found)
+        group = typer.main.get_group(found)
         group.name = name
         return group
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -50,12 +50,12 @@ async def _serve(context: NodeContext, mode: str) -> int:
 
     port = context.topology.port_of(context.name)
     async with await asyncio.start_server(answer, context.topology.listen.host, port):
-        print(f"{context.name} listens on {port}", file=sys.stderr)
+        sys.stderr.write(f"{context.name} listens on {port}\n")
         context.say_ready()
         if context.name != "monitor" and mode != "mute":
             context.say_formed(Version(1, 3))
         await stop.wait()
-    print(f"{context.name} stopped", file=sys.stderr)
+    sys.stderr.write(f"{context.name} stopped\n")
     return 0
 
 

@@ -23,10 +23,15 @@ class PrintingReporter:
         """Not told: tests wait for states, not for their order."""
 
     def formed(self, formed_ms: float) -> None:
-        print(json.dumps({"formed_ms": formed_ms}), flush=True)
+        _tell(formed_ms=formed_ms)
 
     def notice(self, text: str) -> None:
-        print(json.dumps({"notice": text}), flush=True)
+        _tell(notice=text)
+
+
+def _tell(**report: object) -> None:
+    sys.stdout.write(json.dumps(report) + "\n")
+    sys.stdout.flush()
 
 
 def main() -> int:
@@ -47,7 +52,7 @@ def main() -> int:
     try:
         (run_in_background if options.detach else run)(launch, PrintingReporter())
     except KvnetError as error:
-        print(f"kvnet: {error}", file=sys.stderr)
+        sys.stderr.write(f"kvnet: {error}\n")
         return 2 if isinstance(error, ConfigError) else 1
     return 0
 

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import os
+import resource
+import socket
+
+import pytest
+
+from kvnet.errors import ConfigError
+from kvnet.topology.load import load
+from kvnet.topology.schema import Topology
+from nodes import preflight, procfs
+from nodes.preflight import Finding, PortBlock, check_disk, check_files, check_memory, check_ports, require
+
+
+@pytest.fixture
+def topology() -> Topology:
+    return load("world-2018").with_pops(3).with_port_base(free_base())
+
+
+def free_base() -> int:
+    """A block that nobody has now; the claim of another test may still come first, and is then its test."""
+    block = PortBlock.next_free(load("world-2018").with_pops(3).with_port_base(24_000))
+    block.release()
+    return block.topology.listen.port_base
+
+
+def listen(port: int) -> socket.socket:
+    ear = socket.socket()
+    ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    ear.bind(("127.0.0.1", port))
+    ear.listen()
+    return ear
+
+
+def test_taken_port_is_refused_naming_its_holder(topology):
+    with listen(topology.port_of(topology.pops[1].code)) as ear:
+        port = ear.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"port {port} is taken by pid {os.getpid()} .*--port-base"):
+            PortBlock.at(topology)
+        assert not check_ports(topology).ok
+    PortBlock.at(topology).release()
+
+
+def test_next_free_block_passes_over_a_taken_one(topology):
+    with listen(topology.port_of("coordinator")):
+        block = PortBlock.next_free(topology)
+    block.release()
+    assert block.topology.listen.port_base >= topology.listen.port_base + preflight.BLOCK_STEP
+
+
+def test_chosen_block_is_kept_from_other_launchers_before_a_node_listens(topology):
+    block = PortBlock.at(topology)
+    try:
+        with pytest.raises(ConfigError, match="is taken"):
+            PortBlock.at(topology)
+    finally:
+        block.release()
+
+
+def test_address_of_another_machine_is_refused(topology):
+    with pytest.raises(ConfigError, match="not an address of this machine"):
+        preflight.first_taken("192.0.2.1", [24_000])
+
+
+def test_too_few_file_descriptors_name_the_number_needed(topology, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
+    finding = check_files(topology)
+    assert not finding.ok
+    assert "ulimit -n 110" in finding.detail
+
+
+def test_machine_without_free_files_is_refused(topology, monkeypatch):
+    monkeypatch.setattr(procfs, "files_free", lambda: 10)
+    finding = check_files(topology)
+    assert not finding.ok
+    assert "fs.file-max" in finding.detail
+
+
+def test_too_little_memory_and_disk_are_refused(topology, monkeypatch, tmp_path):
+    monkeypatch.setattr(procfs, "memory_available_bytes", lambda: preflight.MIB)
+    assert not check_memory(topology).ok
+    assert check_disk(topology, tmp_path / "not" / "yet").ok
+    monkeypatch.setattr(preflight, "DISK_PER_NODE_BYTES", 1 << 50)
+    finding = check_disk(topology, tmp_path)
+    assert not finding.ok
+    assert "--data" in finding.detail
+
+
+def test_first_thing_missing_is_the_error():
+    with pytest.raises(ConfigError, match="disk: full"):
+        require([Finding("memory", ok=True, detail="fine"), Finding("disk", ok=False, detail="full")])
+
+
+def test_process_is_measured():
+    assert procfs.pss_bytes(os.getpid()) > 1024 * 1024
+    assert procfs.cpu_seconds(os.getpid()) > 0
+    assert procfs.memory_available_bytes() > 0
+    assert procfs.pss_bytes(2**22 + 1) is None
+    assert procfs.cpu_seconds(2**22 + 1) is None
