@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import asyncio
+import random
+
+import msgpack
+import pytest
+from aiohttp import web
+
+from kvnet.core.operations import DeleteValue, PutValue, to_wire
+from kvnet.core.versions import Version
+from kvnet.errors import RequestError
+from kvnet.runtime import forwarding
+from kvnet.runtime.forwarding import PATH, Forwarder, WriteDesk
+from kvnet.topology.wan import Wan
+from kvnet.transport.signing import HEADER, sign
+from tests.support.peers import identity, topology, until
+
+NAMESPACE = b"n" * 16
+PUT = PutValue(NAMESPACE, b"key", b"value", b"", 0, 60)
+
+
+class Coordinator:
+    """Takes forwarded writes; each answer is the next of `answers`, or another version."""
+
+    def __init__(self):
+        self.taken = []
+        self.answers = []
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self.desk = WriteDesk(identity("coordinator", start=2), ("fra", "ams"), self.write)
+
+    async def write(self, operations, request_id):
+        self.taken.append((list(operations), request_id))
+        await self.go_on.wait()
+        answer = self.answers.pop(0) if self.answers else Version(1, len(self.taken))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+async def coordinator(peers):
+    made = Coordinator()
+    await peers.listen("coordinator", made.desk.handle)
+    return made
+
+
+class Waits:
+    """An edge's replica: has every version, or none."""
+
+    def __init__(self):
+        self.has_it = True
+        self.asked = []
+
+    async def __call__(self, version, timeout_ms):
+        self.asked.append((version, timeout_ms))
+        return self.has_it
+
+
+@pytest.fixture
+def waits():
+    return Waits()
+
+
+def forwarder_of(peers, waits, *, wan=None, url="", **who):
+    return Forwarder(
+        identity("fra", **who),
+        peers.session,
+        wan or Wan(topology()),
+        random.Random(1),
+        coordinator="coordinator",
+        url=url or peers.urls["coordinator"],
+        wait_for=waits,
+        visibility_wait_ms=1000,
+    )
+
+
+@pytest.fixture
+def forwarder(peers, coordinator, waits):
+    return forwarder_of(peers, waits)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(forwarding, "RETRY_FOR_S", 0.05)
+    monkeypatch.setattr(forwarding, "RETRY_FIRST_S", 0.005)
+
+
+async def refused(writing) -> RequestError:
+    with pytest.raises(RequestError) as raised:
+        await writing
+    return raised.value
+
+
+async def test_a_write_arrives_whole_and_its_answer_waits_for_the_own_replica(forwarder, coordinator, waits):
+    operations = [PUT, DeleteValue(NAMESPACE, b"\xff other")]
+    coordinator.answers = [Version(3, 77)]
+    assert await forwarder.write(operations, b"id of the client") == (Version(3, 77), False)
+    assert coordinator.taken == [(operations, b"id of the client")]
+    assert waits.asked == [(Version(3, 77), 1000)]
+
+
+async def test_a_write_that_isnt_visible_here_in_time_is_pending(forwarder, waits):
+    waits.has_it = False
+    assert (await forwarder.write([PUT])).pending
+
+
+async def test_writes_without_an_id_get_one_of_their_own_that_no_restart_repeats(
+    peers, forwarder, coordinator, waits
+):
+    await forwarder.write([PUT])
+    await forwarder.write([PUT])
+    await forwarder_of(peers, waits, start=2).write([PUT])
+    ids = [request_id for _, request_id in coordinator.taken]
+    assert len(set(ids)) == 3
+    assert all(request_id.startswith(b"fra\0") for request_id in ids)
+
+
+async def test_the_coordinators_refusal_is_the_clients_answer(forwarder, coordinator):
+    coordinator.answers = [RequestError(429, 10048, "too often", headers={"Retry-After": "1"})]
+    error = await refused(forwarder.write([PUT]))
+    assert (error.status, error.code, error.message) == (429, 10048, "too often")
+    assert (error.definite, error.headers) == (True, {"Retry-After": "1"})
+
+
+async def test_a_broken_connection_is_retried_with_the_same_id(peers, waits):
+    asked = []
+
+    async def breaks_twice(request):
+        asked.append(msgpack.unpackb(await request.read())["request_id"])
+        if len(asked) <= 2:
+            request.transport.abort()
+        return web.Response(body=msgpack.packb({"version": [1, 9]}))
+
+    await peers.listen("coordinator", breaks_twice)
+    assert await forwarder_of(peers, waits).write([PUT]) == (Version(1, 9), False)
+    assert len(asked) == 3
+    assert len(set(asked)) == 1
+
+
+async def test_a_coordinator_that_nobody_can_reach_has_definitely_not_written(peers, waits, impatient):
+    error = await refused(forwarder_of(peers, waits, url="http://127.0.0.1:1").write([PUT]))
+    assert (error.status, error.definite) == (503, True)
+    assert error.headers == {"Retry-After": "1"}
+
+
+async def test_a_coordinator_that_never_answered_may_have_written(peers, waits, impatient):
+    async def breaks(request):
+        await request.read()
+        request.transport.abort()
+        return web.Response()
+
+    await peers.listen("coordinator", breaks)
+    error = await refused(forwarder_of(peers, waits).write([PUT]))
+    assert (error.status, error.definite) == (504, False)
+
+
+async def test_a_coordinator_that_takes_too_long_may_have_written(forwarder, coordinator, monkeypatch, impatient):
+    monkeypatch.setattr(forwarding, "ATTEMPT_TIMEOUT_S", 0.02)
+    coordinator.go_on.clear()
+    error = await refused(forwarder.write([PUT]))
+    assert (error.status, error.definite) == (504, False)
+    assert coordinator.taken
+    coordinator.go_on.set()
+
+
+async def test_a_cut_way_there_is_definite_and_a_cut_way_back_is_not(peers, coordinator, waits, impatient):
+    wan = Wan(topology())
+    wan.cut("fra", "coordinator")
+    error = await refused(forwarder_of(peers, waits, wan=wan).write([PUT]))
+    assert (error.definite, coordinator.taken) == (True, [])
+    wan.heal_all()
+    wan.cut("coordinator", "fra")
+    error = await refused(forwarder_of(peers, waits, wan=wan).write([PUT]))
+    assert not error.definite
+    assert coordinator.taken
+
+
+async def test_a_write_goes_through_once_the_cut_heals(peers, coordinator, waits):
+    wan = Wan(topology())
+    wan.cut("fra", "coordinator")
+    writing = asyncio.ensure_future(forwarder_of(peers, waits, wan=wan).write([PUT]))
+    await asyncio.sleep(0)
+    assert coordinator.taken == []
+    wan.heal_all()
+    assert (await writing).version == Version(1, 1)
+
+
+async def test_the_way_takes_the_pairs_time_both_ways(peers, coordinator, waits):
+    wan = Wan(topology("internet"))
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await forwarder_of(peers, waits, wan=wan).write([PUT])
+    assert (loop.time() - began) * 1000 >= wan.rtt_ms("fra", "coordinator") - 3
+
+
+async def test_the_number_of_writes_under_way_is_bounded(forwarder, coordinator, monkeypatch):
+    monkeypatch.setattr(forwarding, "WAITING_MAX", 3)
+    coordinator.go_on.clear()
+    writing = [asyncio.ensure_future(forwarder.write([PUT])) for _ in range(3)]
+    await until(lambda: len(coordinator.taken) == 3)
+    error = await refused(forwarder.write([PUT]))
+    assert (error.status, error.definite, error.headers) == (503, True, {"Retry-After": "1"})
+    coordinator.go_on.set()
+    await asyncio.gather(*writing)
+    assert (await forwarder.write([PUT])).version == Version(1, 4)
+
+
+@pytest.mark.parametrize("who", [{"secret": b"wrong"}, {"cluster": "another"}])
+async def test_a_node_without_the_secret_writes_nothing(peers, coordinator, waits, who):
+    error = await refused(forwarder_of(peers, waits, **who).write([PUT]))
+    assert error.status == 502, "the node's trouble isn't the client's: no 401"
+    assert coordinator.taken == []
+
+
+async def test_another_program_at_the_address_is_no_answer(peers, waits, impatient):
+    async def other(request):
+        return web.Response(status=404, text="<html>not here</html>")
+
+    await peers.listen("coordinator", other)
+    error = await refused(forwarder_of(peers, waits).write([PUT]))
+    assert (error.status, error.definite) == (504, False)
+
+
+async def post(peers, body: bytes, **signed_as):
+    headers = {HEADER: sign(identity("fra", **signed_as), "POST", PATH, body)}
+    async with peers.session.post(peers.urls["coordinator"] + PATH, data=body, headers=headers) as response:
+        return response.status, msgpack.unpackb(await response.read())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xc1",
+        msgpack.packb([1, 2]),
+        msgpack.packb({"operations": [], "request_id": b"id"}),
+        msgpack.packb({"operations": [to_wire(PUT)], "request_id": b""}),
+        msgpack.packb({"operations": [[99, b"what"]], "request_id": b"id"}),
+        msgpack.packb({"operations": ["text"], "request_id": b"id"}),
+        msgpack.packb({"operations": [7], "request_id": b"id"}),
+    ],
+)
+async def test_a_malformed_write_is_refused_and_nothing_happens(peers, coordinator, body):
+    status, answer = await post(peers, body)
+    assert status == 400
+    assert (answer["error"]["status"], answer["error"]["definite"]) == (400, True)
+    assert coordinator.taken == []
+
+
+async def test_an_oversized_write_is_refused_before_it_is_in_memory(peers, coordinator, monkeypatch):
+    monkeypatch.setattr(forwarding, "FRAME_BYTES_MAX", 1000)
+    status, _ = await post(peers, bytes(2000))
+    assert status == 413
+    assert coordinator.taken == []

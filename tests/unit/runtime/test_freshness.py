@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from math import inf
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvnet.runtime.freshness import ReplicaClock, staleness_ms, stamp_ms
+
+WALL = 1_522_540_800_000.0
+
+
+def stamp(wall_ms: float) -> int:
+    return int(wall_ms) << 16 | 7
+
+
+def test_replica_time_is_the_beacons_time_and_what_has_passed_since():
+    clock = ReplicaClock()
+    clock.on_beacon(WALL, 1000.0)
+    assert clock.now_ms(1500.0) == WALL + 500
+
+
+def test_a_slower_beacon_doesnt_set_replica_time_back():
+    clock = ReplicaClock()
+    clock.on_beacon(WALL, 1000.0)
+    clock.on_beacon(WALL + 100, 1400.0)  # 300 ms longer on its way
+    assert clock.now_ms(1400.0) == WALL + 400
+
+
+def test_after_a_restart_time_isnt_before_the_last_applied_stamp():
+    clock = ReplicaClock(stamp(WALL))
+    assert clock.now_ms(0.0) == WALL
+    clock.on_beacon(WALL - 60_000, 10.0)  # a coordinator whose clock was set back
+    assert clock.now_ms(20.0) == WALL
+
+
+def test_an_applied_frame_moves_time_on():
+    clock = ReplicaClock(stamp(WALL))
+    clock.on_applied(stamp(WALL + 5))
+    clock.on_applied(stamp(WALL + 2))
+    assert clock.now_ms(0.0) == WALL + 5
+
+
+@given(st.lists(st.tuples(st.sampled_from(["beacon", "applied", "wait"]), st.floats(-1e6, 1e6)), max_size=40))
+def test_replica_time_never_goes_back_whatever_comes(events):
+    clock, now, last = ReplicaClock(stamp(WALL)), 0.0, 0.0
+    for what, by in events:
+        now += abs(by) / 1000
+        if what == "beacon":
+            clock.on_beacon(WALL + by, now)
+        elif what == "applied":
+            clock.on_applied(stamp(WALL + by))
+        assert clock.now_ms(now) >= last
+        last = clock.now_ms(now)
+
+
+def test_staleness_is_the_beacons_age_and_the_round_trips_on_its_path():
+    bound = staleness_ms(
+        now_ms=1300.0, beacon_at_ms=1000.0, latency_ms=80.0, wall_ms=WALL, applied_stamp=stamp(WALL)
+    )
+    assert bound == 300 + 160
+
+
+def test_a_replica_that_heard_nothing_yet_is_as_stale_as_its_last_frame():
+    bound = staleness_ms(
+        now_ms=5.0, beacon_at_ms=-inf, latency_ms=inf, wall_ms=WALL + 9000, applied_stamp=stamp(WALL)
+    )
+    assert bound == 9000
+
+
+def test_a_stamp_holds_milliseconds_above_its_counter():
+    assert stamp_ms(stamp(WALL)) == WALL
