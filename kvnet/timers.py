@@ -1,52 +1,62 @@
-"""The protocol's knobs: every timer in milliseconds and every count, with what more and less of it does.
+"""The knobs of the protocol: times in milliseconds, and how many of what.
 
-The defaults were chosen by simulation (docs/protocol.md tells the arithmetic of the bound).
+The topology reads them, the core obeys them. Defaults were chosen by simulation (docs/protocol.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+Milliseconds = Annotated[int, Meta(ge=1, le=3_600_000, extra={"write": "whole milliseconds"})]
+Count = Annotated[int, Meta(ge=1, le=1000, extra={"write": "a whole number"})]
+Intervals = Annotated[float, Meta(ge=1, le=100, extra={"write": "how many beacon intervals"})]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timers:
-    """All timers and counts of one network; every node of it must use the same."""
+class Timers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often nodes speak, how long they wait, how many links they keep; the same for all nodes."""
 
-    beacon_interval_ms: int = 500
-    """Time between beacons of an idle coordinator. Less: fresher staleness and faster repair, more messages."""
-    beacon_interval_busy_ms: int = 250
-    """The same while a frame left within the last second."""
-    advert_interval_ms: int = 5000
-    """Time between adverts over every link. Less: better parents sooner, more control messages."""
-    late_intervals: float = 2.5
-    """Beacon intervals without a newer beacon after which a node is late. Below 2, one lost beacon is an alarm."""
-    ask_widen_ms: int = 300
-    """Time after which a late node asks all its neighbours instead of the best four."""
-    ladder_after_ms: int = 1000
-    """Time without anybody newer after which a late node climbs the repair ladder."""
-    ladder_step_ms: int = 1000
-    """Time between two rungs of the ladder."""
-    second_parent_review_ms: int = 10_000
-    """Time between reviews of whether a second parent still helps."""
-    link_replace_ms: int = 5000
-    """Time a link stays down before another peer takes its place."""
-    replaced_link_retry_ms: int = 60_000
-    """Time between attempts to win back a replaced link."""
-    peer_bar_ms: int = 60_000
-    """Time a peer whose history differs from ours isn't listened to."""
-    nearest_links: int = 4
-    """Links to the nearest PoPs. More: shorter paths, more adverts."""
-    random_links: int = 4
-    """Links to random PoPs, one of them pinned. More: better survival of regional failures, more adverts."""
-    coordinator_links: int = 8
-    """Links the coordinator dials, in at least three regions; also its copies of every frame."""
-    children_max: int = 8
-    """Children an edge serves by choice; a late node is taken beyond it."""
-    coordinator_children_max: int = 16
-    """Children the coordinator ever takes."""
-    group_commit_ms: int = 5
-    """Longest wait of a write for others to share its fsync."""
-    visibility_wait_ms: int = 1000
-    """Longest wait of a forwarded write's answer for the replica of the PoP it was made at."""
-    bound_ms: int = 10_000
-    """The bound the monitor asserts."""
+    beacon_interval_ms: Milliseconds = 500
+    """Time between two beacons of an idle coordinator. More: staleness and the discovery of a silent parent
+    take longer. Less: more idle traffic."""
+    beacon_interval_busy_ms: Milliseconds = 250
+    """The same while frames left within the last second; at most beacon_interval_ms."""
+    advert_interval_ms: Milliseconds = 5000
+    """Time between two adverts on one link. Less: neighbours know each other's position and load better, for
+    messages on every link of the overlay."""
+    late_intervals: Intervals = 2.5
+    """Beacon intervals without a newer beacon after which a node is late. Less: faster repair, more asks for
+    nothing when packets are lost."""
+    link_replace_ms: Milliseconds = 5000
+    """A link down for this long is replaced by one to another PoP."""
+    replaced_link_retry_ms: Milliseconds = 60_000
+    """How often one of the replaced links is tried again."""
+    ask_widen_ms: Milliseconds = 300
+    """A late node that got no answer from the best neighbours asks all of them after this time."""
+    ladder_after_ms: Milliseconds = 1000
+    """A late node whose neighbours have nothing newer for this long asks beyond them."""
+    ladder_step_ms: Milliseconds = 1000
+    """Time between two rungs of that ladder. Less: a cut-off node is back sooner, a dead coordinator is
+    asked more."""
+    second_parent_review_ms: Milliseconds = 10_000
+    """How often a node asks itself whether it still needs its second parent."""
+    peer_bar_ms: Milliseconds = 60_000
+    """A peer whose history contradicts ours is not listened to for this long."""
+    nearest_links: Count = 4
+    """Links each edge keeps to its nearest PoPs. More: shorter paths and more to repair from, for more
+    adverts."""
+    random_links: Count = 4
+    """Links each edge keeps to random PoPs, one of them for ever; they hold the overlay together."""
+    coordinator_links: Count = 8
+    """Links the coordinator keeps, in at least three regions."""
+    children_max: Count = 8
+    """Children of an edge that is not in need. More: a flatter tree, slower relays."""
+    coordinator_children_max: Count = 16
+    """Children the coordinator takes at most: what a write costs it in copies."""
+    group_commit_ms: Milliseconds = 5
+    """Writes that arrive within this time share one fsync and one frame. More: fewer fsyncs, slower answers."""
+    visibility_wait_ms: Milliseconds = 1000
+    """How long an edge that passed on a write waits to see it in its own replica before it answers."""
+    bound_ms: Milliseconds = 10_000
+    """The promise: every connected PoP has a write after at most this time. The monitor judges by it."""

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final, Literal
 
-import msgspec
 import uvloop
 from aiohttp import ClientSession, web
 
@@ -34,7 +33,6 @@ from kvnet.runtime import freshness
 from kvnet.runtime.driver import Driver
 from kvnet.runtime.server import NodeServer, PeerRoutes
 from kvnet.storage.store import Durability, Store
-from kvnet.timers import Timers
 from kvnet.topology.schema import COORDINATOR, MONITOR
 from kvnet.topology.wan import Wan, WanState
 from kvnet.transport.address_book import AddressBook
@@ -70,7 +68,7 @@ class Node(ABC):
         self.name = context.name
         self.pop = topology.pop_of(context.name).code
         self.limits: Limits = topology.limits.resolve()
-        self.timers = Timers(**msgspec.structs.asdict(topology.timers))
+        self.timers = topology.timers
         self.started_ms = monotonic_ms()
         self.me = Identity(
             name=context.name,

@@ -87,7 +87,7 @@ class World:
         trace: Callable[[float, str, str], None] | None = None,
     ) -> None:
         self.topology = topology
-        self.timers = timers or Timers()
+        self.timers = timers or topology.timers
         self.rng = random.Random(seed)
         self.wan = Wan(topology)
         self.now = 0.0

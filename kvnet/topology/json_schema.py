@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from kvnet.topology import schema, sections, timers
+from kvnet import timers
+from kvnet.topology import schema, sections
 from kvnet.topology.schema import Topology
 
 

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from kvnet import limits as limits_profiles
 from kvnet.errors import ConfigError
+from kvnet.timers import Timers
 from kvnet.topology import checks
 from kvnet.topology.fields import COORDINATOR, FIRST_POP_OFFSET, MONITOR, LimitsProfile, Name
 from kvnet.topology.sections import (
@@ -29,7 +30,6 @@ from kvnet.topology.sections import (
 )
 from kvnet.topology.selection import best_spread
 from kvnet.topology.suggest import unknown
-from kvnet.topology.timers import Timers
 
 __all__ = [
     "COORDINATOR",

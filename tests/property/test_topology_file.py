@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from kvnet.errors import ConfigError
+from kvnet.timers import Timers
 from kvnet.topology.geography import find_place
 from kvnet.topology.load import dump_yaml, load, parse
-from kvnet.topology.timers import Timers
 
 WORLD = load("world-2018")
 FILE = dump_yaml(
