@@ -1,0 +1,8 @@
+import pytest
+
+from tests.support.monitored import Story
+
+
+@pytest.fixture
+def story():
+    return Story()
