@@ -23,8 +23,10 @@ from kvnet.errors import RequestError
 
 CONNECT_TIMEOUT_S: Final = 1.0
 """Longest wait for a connection before the next edge is asked."""
-SILENCE_TIMEOUT_S: Final = 3.0
-"""Longest wait for the next bytes of an answer; more than the second that an edge waits for its own replica."""
+READ_SILENCE_S: Final = 3.0
+"""Longest wait for the next bytes of an answer to a read; more than the second an edge waits for a version."""
+WRITE_SILENCE_S: Final = 7.0
+"""The same for a write; more than the five seconds for which an edge looks for the coordinator."""
 REFUSALS_MAX: Final = 4
 """Edges that may answer 503 to one request. When the coordinator is down all of them do."""
 RETURN_CHECK_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -78,6 +80,9 @@ class Exchange:
     ) -> Answer:
         now = asyncio.get_running_loop().time
         deadline = now() + self._timeout_s
+        patience = aiohttp.ClientTimeout(
+            sock_connect=CONNECT_TIMEOUT_S, sock_read=WRITE_SILENCE_S if is_write else READ_SILENCE_S
+        )
         definite = True
         refusals = 0
         trouble = RequestError(503, UNREACHABLE, "no time was given to ask an edge")
@@ -86,17 +91,14 @@ class Exchange:
                 break
             try:
                 async with asyncio.timeout_at(deadline):
-                    answer = await self._attempt(edge, method, path, body(), headers)
+                    answer = await self._attempt(edge, method, path, body(), headers, patience)
             except (aiohttp.ClientError, TimeoutError) as error:
-                self._leave(edge)
+                if isinstance(error, aiohttp.ClientError):  # anything else is our own clock: not the edge's fault
+                    self._leave(edge)
                 never_sent = isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
                 definite = definite and (never_sent or not is_write)
-                trouble = RequestError(
-                    503,
-                    UNREACHABLE,
-                    f"no edge answered, the last one tried was {edge.url}: "
-                    f"{_reason(error)}; `kvnet ps` shows who is up",
-                )
+                if not refusals:  # an edge's own words say more than another one's silence
+                    trouble = _nobody(edge, error)
                 continue
             if answer.status != 503:
                 if is_write and answer.status >= 500:
@@ -111,11 +113,20 @@ class Exchange:
         trouble.definite = definite
         raise trouble
 
-    async def _attempt(self, edge: Edge, method: str, path: str, body: Any, headers: Mapping[str, str]) -> Answer:
+    async def _attempt(
+        self,
+        edge: Edge,
+        method: str,
+        path: str,
+        body: Any,
+        headers: Mapping[str, str],
+        patience: aiohttp.ClientTimeout,
+    ) -> Answer:
         # encoded=True: a key's percent signs are the key's, and must arrive as they are
         url = URL(f"{edge.url}{self._prefix}{path}", encoded=True)
+        headers = {**self._authorization, **headers}
         async with self._session.request(
-            method, url, data=body, headers={**self._authorization, **headers}, allow_redirects=False
+            method, url, data=body, headers=headers, timeout=patience, allow_redirects=False
         ) as response:
             return Answer(edge, response.status, response.headers, await response.read())
 
@@ -152,5 +163,7 @@ def _no_body() -> None:
     return None
 
 
-def _reason(error: Exception) -> str:
-    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+def _nobody(edge: Edge, error: Exception) -> RequestError:
+    reason = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+    text = f"no edge answered, the last one tried was {edge.url}: {reason}; `kvnet ps` shows who is up"
+    return RequestError(503, UNREACHABLE, text)

@@ -12,7 +12,7 @@ import aiohttp
 from kvnet.client import account
 from kvnet.client.answers import NamespaceInfo
 from kvnet.client.directory import CLUSTER_FILE, Directory, Edge, from_cluster, from_urls, read_cluster_file
-from kvnet.client.exchange import CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S, Exchange
+from kvnet.client.exchange import Exchange
 from kvnet.client.namespace import Namespace
 from kvnet.client.probe import fastest_first
 from kvnet.client.route import Route, nearest_first
@@ -75,9 +75,7 @@ class Network:
         self._timeout_s = timeout_s
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S)
-        )
+        self._session = aiohttp.ClientSession()
         route = self._route or Route(await fastest_first(self._session, self._directory))
         self._route = route
         self._exchange = Exchange(self._session, self._directory, route, self._timeout_s)

@@ -104,7 +104,7 @@ async def test_silent_edge_is_passed_over_within_the_calls_time(cluster, edges, 
         asked.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("kvnet.client.network.SILENCE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(exchange, "READ_SILENCE_S", 0.05)
     monkeypatch.setattr(edges["nrt"], "_route", silent)
     async with kvnet.connect(cluster=cluster, near="Tokyo") as net:
         assert await net.namespace("settings").get("theme") is None
@@ -132,3 +132,21 @@ async def test_something_else_at_the_address_is_named():
         with pytest.raises(RequestError, match=f"{url} answered with no JSON"):
             await net.namespaces()
     await runner.cleanup()
+
+
+async def test_edges_own_refusal_is_told_rather_than_the_silence_of_the_next(cluster, edges, store, monkeypatch):
+    id_ = store.create("settings")
+    edges["nrt"].refuses = True
+    asked = asyncio.Event()
+
+    async def silent(request, path):
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(edges["kix"], "_route", silent)
+    async with kvnet.connect(cluster=cluster, near="Tokyo", timeout_s=0.5) as net:
+        with pytest.raises(RequestError, match="no catalogue yet") as caught:
+            await net.namespace(id_).put("theme", b"dark")
+        assert asked.is_set()
+        assert net.edge.code == "nrt", "a call that ran out of time blames no edge"
+    assert not caught.value.definite
