@@ -37,6 +37,8 @@ def run_alone(
     """
     topology.pop_of(name)
     folder.check_owner(topology)
+    if name != COORDINATOR:
+        folder.secret()  # what is missing for good is told before a port that is taken for now
     port = topology.port_of(name)
     if first_taken(topology.listen.host, [port]) is not None:
         raise ConfigError(f"{who_has(port)}; choose another block with --port-base, on every node the same")

@@ -10,6 +10,7 @@ from typing import Final
 
 from kvnet.core.versions import Version
 from kvnet.topology.schema import Topology
+from kvnet.topology.wan_state import WanState
 
 MESSAGE_CHARACTERS_MAX: Final = 1000
 """A line below the 4,096 bytes that a pipe takes in one piece."""
@@ -32,6 +33,8 @@ class NodeContext:
     """32 hex digits; empty at a node alone on its host, which learns it from the catalogue."""
     tokens: Mapping[str, str] | None = None
     """Bearer token by scope (`admin`, `write`, `read`); None at nodes that need none."""
+    wan_state: WanState | None = None
+    """What disturbs the simulated network at this start; None as the topology has it."""
     log_level: str = "info"
     accept_loss: bool = False
     """The coordinator may open a new epoch although the network is ahead of it."""

@@ -1,6 +1,6 @@
 """The process that a network hangs on: it starts the nodes, starts again what ends, obeys, and stops all in order.
 
-It owns every node's `NodeLife` and alone writes cluster.json and truth.json while it runs. Nodes are forked by the
+It owns every node's `NodeLife`. Nodes are forked by the
 zygote; when this process ends, however it ends, they end.
 """
 
@@ -17,13 +17,13 @@ from kvnet.errors import ConfigError, KvnetError
 from kvnet.topology.fields import COORDINATOR, MONITOR
 from kvnet.topology.schema import Topology
 from nodes import entry
+from nodes.bulletin import Bulletin
 from nodes.cluster import Identity, RunFolder
 from nodes.control import ControlServer
 from nodes.life import STARTS_MAX, NodeLife, Phase
 from nodes.logs import rotate
 from nodes.nursery import Nursery, ZygoteConfig
 from nodes.roster import Progress, Roster
-from nodes.truth import write_truth
 from nodes.zygote import ACCEPT_LOSS, RECOVER
 
 FORM_TIMEOUT_S: Final = 60.0
@@ -31,8 +31,6 @@ FORM_TIMEOUT_PER_NODE_S: Final = 0.2
 STOP_GRACE_S: Final = 5.0
 """What a node has for a clean end before it is killed."""
 START_TIMEOUT_S: Final = 30.0
-PUBLISH_DELAY_S: Final = 0.05
-"""Changes within this time are published together."""
 LOG_CHECK_S: Final = 10.0
 FLAGS: Final = (ACCEPT_LOSS, RECOVER)
 
@@ -70,13 +68,12 @@ class Supervisor:
         coordinator at its first start.
         """
         self._folder = folder
-        self._topology = topology
-        self._identity = identity
         self._config = zygote
         self._reporter = reporter
         self._started_s = started_s
         self._flags = tuple(flags)
         self._roster = Roster(topology)
+        self._bulletin = Bulletin(folder, topology, identity, self._roster, reporter.notice)
         self._orders = {name: asyncio.Lock() for name in topology.node_names()}
         self._formed_ms: float | None = None
         self._zygotes_lost = 0
@@ -85,8 +82,6 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._failure: KvnetError | None = None
-        self._publication: asyncio.TimerHandle | None = None
-        self._published_pids: dict[str, int | None] | None = None
         self._nursery: Nursery | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -121,7 +116,7 @@ class Supervisor:
             self._folder.control_socket.unlink(missing_ok=True)
             for life in self._roster.lives.values():
                 life.pid = life.up_since_ms = None
-            self._publish()
+            self._bulletin.close()
         if self._failure:
             raise self._failure
 
@@ -183,7 +178,7 @@ class Supervisor:
             self._fail(KvnetError(f"the network didn't form within {timeout_s:.0f} s: {self._roster.missing()}"))
         elif not self._stop.is_set():
             self._formed_ms = (time.monotonic() - self._started_s) * 1000
-            self._publish()
+            self._bulletin.publish()
             self._reporter.formed(self._formed_ms)
 
     async def _stop_all(self) -> None:
@@ -277,22 +272,7 @@ class Supervisor:
         changed.set()
         if self._formed_ms is None and not self._stop.is_set():
             self._reporter.progress(self._roster.progress())
-        if self._publication is None and not self._closing:
-            self._publication = asyncio.get_running_loop().call_later(PUBLISH_DELAY_S, self._publish)
-
-    def _publish(self) -> None:
-        """Write truth.json, and cluster.json when a pid is another one."""
-        if self._publication:
-            self._publication.cancel()
-            self._publication = None
-        pids = self._roster.pids()
-        try:
-            write_truth(self._folder.truth_file, self._roster.up_since_ms(), {}, time.time() * 1000)
-            if pids != self._published_pids:
-                self._folder.write_cluster(self._topology, self._identity, pids)
-                self._published_pids = pids
-        except OSError as error:
-            self._reporter.notice(f"{self._folder.path} can't be written ({error.strerror}): is its disk full?")
+        self._bulletin.publish_soon()
 
     async def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Whether `condition` came true in time."""

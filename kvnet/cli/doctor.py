@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from kvnet.cli.options import DATA_DEFAULT, DataOption, JsonOption, TopologyOption, run_folder
+from kvnet.cli.output import print_report
 from kvnet.errors import ConfigError, KvnetError
 from kvnet.topology.load import load
 from nodes.control import ControlClient, NoLauncher
@@ -49,7 +49,7 @@ def doctor(
             table.add_row(
                 "ok" if finding.ok else "no", finding.subject, finding.detail, style=None if finding.ok else "red"
             )
-        Console().print(table)
+        print_report(table)
     bad = [finding.subject for finding in findings if not finding.ok]
     if bad:
         raise KvnetError(f"{len(network.pops)} PoPs can't run here yet: {', '.join(bad)}")

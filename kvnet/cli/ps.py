@@ -10,10 +10,10 @@ from typing import Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from kvnet.cli.options import DATA_DEFAULT, DataOption, JsonOption, run_folder
+from kvnet.cli.output import print_report
 from nodes import procfs
 from nodes.control import ControlClient
 
@@ -59,7 +59,7 @@ def ps(data: DataOption = DATA_DEFAULT, json_: JsonOption = False) -> None:
     cpu = sum(usage.cpu_percent or 0.0 for usage in usages)
     running = sum(usage.pid is not None for usage in usages)
     summary = f"{running} of {len(usages)} nodes run: {memory / MIB:.0f} MiB, {cpu:.0f} % of one core"
-    Console().print(_table(usages), f"{summary}; launcher pid {state['pid']}", sep="\n", highlight=False)
+    print_report(_table(usages), f"{summary}; launcher pid {state['pid']}")
 
 
 def _measure(nodes: list[dict[str, Any]], cities: dict[str, str]) -> list[Usage]:

@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from kvnet.cli.options import DATA_DEFAULT, DataOption, JsonOption, TopologyOption, run_folder
+from kvnet.cli.output import print_report
 from kvnet.cli.polling import Answer, ask_all, require_some, urls_of
 from kvnet.errors import ConfigError, KvnetError
 from kvnet.topology.load import load
@@ -92,7 +92,7 @@ def rtt(
     for other, there, back in rows:
         city = network.pop_of(other).city
         table.add_row(first, other, city, f"{there:.1f}", f"{back:.1f}", f"{there + back:.1f}")
-    Console().print(table)
+    print_report(table)
 
 
 def compare(network: Topology, answers: dict[str, Answer]) -> list[Measured]:
@@ -129,7 +129,7 @@ def _verify(data: Path, network: Topology, *, json_: bool) -> None:
         for link in links[:SHOWN]:
             figures = (f"{link.configured_ms:.1f}", f"{link.measured_ms:.1f}", f"{link.off_ms:+.1f}")
             table.add_row(link.node, link.peer, *figures, style="red" if link.is_off else None)
-        Console().print(table, f"{len(links)} links measured, {len(off)} off", sep="\n", highlight=False)
+        print_report(table, f"{len(links)} links measured, {len(off)} off")
     if off:
         worst = off[0]
         raise KvnetError(

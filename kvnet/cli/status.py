@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvnet.cli.options import DATA_DEFAULT, DataOption, JsonOption, run_folder
+from kvnet.cli.output import print_report
 from kvnet.cli.polling import Answer, ask_all, require_some, urls_of
 from kvnet.core.versions import Version
 
@@ -102,7 +103,7 @@ async def _show(data: Path, *, json_: bool) -> None:
         return
     view = await _look(cluster, answers)
     require_some(answers, data)
-    Console().print(_table(view.rows), *view.summary(), sep="\n", highlight=False)
+    print_report(_table(view.rows), *view.summary())
 
 
 async def _watch(data: Path) -> None:

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from kvnet.cli.options import JsonOption, TopologyOption
+from kvnet.cli.output import print_report
 from kvnet.topology.json_schema import json_schema
 from kvnet.topology.load import dump_yaml, generate, load
 from kvnet.topology.schema import Topology
@@ -73,13 +73,11 @@ def show(source: SourceArgument = None, json_: JsonOption = False) -> None:
         one_way = f"{wan.one_way_ms('coordinator', pop.code):.1f}"
         table.add_row(pop.code, pop.city, pop.country, pop.region, topology.url_of(pop.code), one_way)
     regions = Counter(pop.region for pop in topology.pops)
-    Console().print(
+    print_report(
         table,
         f"{_heading(topology)}, coordinator in {topology.pop_of('coordinator').city}",
         ", ".join(f"{region} {count}" for region, count in regions.most_common()),
         f"wan {topology.wan.profile}: no write can be everywhere in less than {wan.floor_ms():.0f} ms",
-        sep="\n",
-        highlight=False,
     )
 
 

@@ -63,7 +63,6 @@ def test_help_and_version_import_no_command():
         (("up", "--limit", "colour=7"), "colour"),
         (("up", "--limits", "huge"), "workers-kv"),
         (("up", "--pops", "100000"), "PoPs"),
-        (("up", "--port-base", "80", "--data", "/tmp/kvnet-never-made"), "port"),
         (("node", "atlantis", "--data", "/nowhere"), "atlantis"),
         (("node", "fra", "--data", "/nowhere"), "KVNET_SECRET_FILE"),
         (("rtt", "fra", "atlantis", "--data", "/nowhere"), "atlantis"),
@@ -77,6 +76,14 @@ def test_what_cannot_work_is_one_line_with_its_cure(arguments, told):
     assert ended.stderr.startswith("kvnet: ")
     assert told in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_ports_out_of_range_are_refused_and_start_nothing(tmp_path):
+    ended = run("up", "--port-base", "80", "--data", str(tmp_path / "run"))
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("kvnet: ")
+    assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "run" / "cluster.json").exists()
 
 
 def test_debug_shows_where_an_error_came_from():
