@@ -74,11 +74,9 @@ class Coordinator(Node):
 
     def open_epoch(self, epoch: int) -> None:
         """Begin writing: the epoch's entry and, in a new cluster, its first records are the first frame."""
-        replace_file(self._mark, b"a history was begun here\n", durable=True)
         writer = Writer(self.store, self.limits)
-        writer.open_epoch(epoch, os.urandom(16))
-        if self.store.cluster is None:
-            writer.found(self._founding_items())
+        founding = self._founding_items() if self.store.cluster is None else []
+        writer.open_epoch(epoch, os.urandom(16), founding)
         self._commit = GroupCommit(
             writer,
             self.store,
@@ -113,6 +111,8 @@ class Coordinator(Node):
 
     def _on_cut(self, event: Any) -> None:
         first = self.core.state.beacon.number == 0
+        if first and not self._mark.exists():
+            replace_file(self._mark, b"a history was begun here\n", durable=True)
         self.driver.feed(event)
         if first:
             self.context.say_formed(self.store.position.version)

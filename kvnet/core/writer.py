@@ -11,7 +11,7 @@ that is durable.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, assert_never
 
@@ -113,6 +113,7 @@ class Writer:
         self._store = store
         self._limits = limits
         self._clock = HybridClock(store.stamp)
+        self._opening: tuple[int, bytes, Sequence[CatalogItem]] | None = None
         self._reload()
 
     def _reload(self) -> None:
@@ -149,16 +150,17 @@ class Writer:
     def pending_bytes(self) -> int:
         return self._pending_bytes
 
-    def open_epoch(self, epoch: int, nonce: bytes) -> None:
-        """Begin a history of our own; the next frame starts with it."""
+    def open_epoch(self, epoch: int, nonce: bytes, founding: Sequence[CatalogItem] = ()) -> None:
+        """Begin a history of our own: the next frame starts with it, and with a new cluster's first records.
+
+        A disk that rejects that frame is offered it again before anything else.
+        """
         assert not self._pending, "an epoch begins with a frame"
         assert epoch > self._epoch, "an epoch is opened once"
+        self._opening = (epoch, nonce, founding)
         self._epoch = epoch
         self._sequence(Epoch(epoch, nonce), 0)
-
-    def found(self, items: Iterable[CatalogItem]) -> None:
-        """Sequence the first records of a new cluster: itself, its tokens, its members."""
-        for item in items:
+        for item in founding:
             self._put_item(item)
 
     def submit(
@@ -396,6 +398,7 @@ class Writer:
 
     def committed(self, cut: Cut) -> None:
         """Forget what is now durable: the store tells it from here on."""
+        self._opening = None
         for request_id, _, _ in cut.requests:
             self._requests.pop(request_id, None)
         durable = self._store.position.seq
@@ -409,6 +412,8 @@ class Writer:
     def rejected(self) -> None:
         """Stand where the store stands again: nothing since its position was acknowledged or sent."""
         self._reload()
+        if self._opening is not None:
+            self.open_epoch(*self._opening)
 
     def clock_ahead_ms(self, wall_ms: int) -> int:
         """How far our stamps are ahead of the wall; above clock.SKEW_ALARM_MS the wall was set back."""

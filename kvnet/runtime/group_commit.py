@@ -28,6 +28,8 @@ from kvnet.transport.shaping import monotonic_ms
 
 DISK_FULL: Final = 20020
 """API code: the coordinator's disk is full."""
+FULL_REST_S: Final = 0.5
+"""How long a full disk is left alone; writes that come meanwhile wait and are then tried together."""
 ERASE_INTERVAL_S: Final = 0.05
 NOT_OPEN: Final = 20022
 """API code: the coordinator doesn't write, yet or at all."""
@@ -108,7 +110,7 @@ class GroupCommit:
             return
         loop = asyncio.get_running_loop()
         wait_s = self._committed_at + self._interval_s - loop.time()
-        full = self._writer.pending_bytes >= FRAME_BYTES_TARGET
+        full = self._writer.pending_bytes >= FRAME_BYTES_TARGET and wait_s <= self._interval_s
         if self._due is not None:
             if not full:
                 return
@@ -128,10 +130,12 @@ class GroupCommit:
         wall_ms = _wall_ms()
         cut = self._writer.cut(wall_ms)
         loop = asyncio.get_running_loop()
+        rest_s = 0.0
         try:
             durable_ms = await loop.run_in_executor(self._thread, self._write, cut)
         except StorageFull as error:
             self._writer.rejected()
+            rest_s = FULL_REST_S
             self._notices.say("storage_full", "", f"writes are refused: {error}", level=logging.ERROR)
             self._fail_waiting(
                 RequestError(507, DISK_FULL, "The coordinator's disk is full; nothing was written, reads go on")
@@ -152,7 +156,7 @@ class GroupCommit:
             if ahead_ms > SKEW_ALARM_MS:
                 text = f"the wall clock is {ahead_ms} ms behind our stamps: it was set back"
                 self._notices.say("clock", "", text, level=logging.ERROR)
-        self._committed_at = loop.time()
+        self._committed_at = loop.time() + rest_s
         self._committing = None
         self._erase_later()
         self.commit_soon()
