@@ -32,6 +32,9 @@ class Commands(LazyGroup):
         "status": Entry("kvnet.cli.status:status", NETWORK, "Show how far every PoP is."),
         "verify": Entry("kvnet.cli.verify:verify", NETWORK, "Recompute every replica's digest and compare them."),
         "rtt": Entry("kvnet.cli.rtt:rtt", NETWORK, "Show the round trips between nodes."),
+        "wan": Entry(
+            "kvnet.cli.wan:app", NETWORK, "Look at the simulated network between the nodes, and disturb it."
+        ),
         "ps": Entry("kvnet.cli.ps:ps", NODES, "Show the processes and what they use."),
         "logs": Entry("kvnet.cli.logs:logs", NODES, "Show what nodes have logged."),
         "stop": Entry("kvnet.cli.orders:stop", NODES, "Stop one node; it stays stopped."),
@@ -92,3 +95,7 @@ def _end(error: Exception, message: str, code: int) -> NoReturn:
         raise error
     print("kvnet:", " ".join(message.splitlines()), file=sys.stderr)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
