@@ -1,0 +1,1 @@
+"""What several of the programs need: networks, load, the monitor's word, and where a result comes from."""

@@ -1,0 +1,40 @@
+"""Pictures of results; matplotlib comes with the extra `bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from kvnet.errors import ConfigError
+
+
+def require_matplotlib() -> None:
+    """Return if pictures can be drawn.
+
+    Raises:
+        ConfigError: they can't.
+    """
+    if find_spec("matplotlib") is None:
+        raise ConfigError("--plot needs matplotlib: pip install 'kvnet[bench]'")
+
+
+def plot_arrivals(report: Mapping[str, Any], title: str, path: Path) -> None:
+    """Draw each PoP's p50 and p99 over its one-way delay from the coordinator, the floor, which none can beat."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow, and not everybody has it
+
+    pops = [pop for pop in report["per_pop"].values() if pop["writes"]]
+    floor_ms = [pop["floor_ms"] for pop in pops]
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    limit = max(floor_ms, default=1.0)
+    axes.plot([0, limit], [0, limit], color="grey", linewidth=1, label="floor: one way from the coordinator")
+    axes.scatter(floor_ms, [pop["p50_ms"] for pop in pops], s=12, label="p50")
+    axes.scatter(floor_ms, [pop["p99_ms"] for pop in pops], s=12, marker="^", label="p99")
+    axes.set(
+        xlabel="one-way delay from the coordinator, ms", ylabel="time until the PoP had a write, ms", title=title
+    )
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    figure.savefig(path)
