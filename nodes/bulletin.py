@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kvnet.topology.schema import Topology
+from kvnet.topology.wan_state import WanState
 from nodes.cluster import Identity, RunFolder
 from nodes.roster import Roster
 from nodes.truth import write_truth
@@ -25,12 +26,15 @@ class Bulletin:
         topology: Topology,
         identity: Identity,
         roster: Roster,
+        wan: Callable[[], WanState],
         on_problem: Callable[[str], None],
     ) -> None:
+        """`wan` is asked for what ground truth says about the network between the nodes."""
         self._folder = folder
         self._topology = topology
         self._identity = identity
         self._roster = roster
+        self._wan = wan
         self._on_problem = on_problem
         self._pending: asyncio.TimerHandle | None = None
         self._pids: dict[str, int | None] | None = None
@@ -49,7 +53,7 @@ class Bulletin:
             self._pending = None
         pids = self._roster.pids()
         try:
-            write_truth(self._folder.truth_file, self._roster.up_since_ms(), {}, time.time() * 1000)
+            write_truth(self._folder.truth_file, self._roster.up_since_ms(), self._wan(), time.time() * 1000)
             if pids != self._pids:
                 self._folder.write_cluster(self._topology, self._identity, pids)
                 self._pids = pids

@@ -45,9 +45,9 @@ from kvnet.transport.shaping import Shaper, monotonic_ms
 from kvnet.transport.signing import HEADER, check
 from kvnet.transport.sockets import new_session
 from nodes.context import NodeContext
+from nodes.wan_control import LAUNCHER, WAN_PATH
 
 VERIFY_PATH: Final = "/peer/v1/verify"
-WAN_PATH: Final = "/peer/v1/wan"
 GIB: Final = 1 << 30
 MIB: Final = 1 << 20
 FORMED_LOOK_S: Final = 0.05
@@ -77,7 +77,7 @@ class Node(ABC):
             secret=context.secret,
         )
         self.rng = random.Random(os.urandom(16))
-        self.wan = Wan(topology)
+        self.wan = Wan(topology, context.wan_state)
         self.cluster_id = blake2b(topology.digest().encode(), key=context.secret[:64], digest_size=16).digest()
         self._fresh = fresh
         self._stop = asyncio.Event()
@@ -281,7 +281,7 @@ class Node(ABC):
             if token is None or not token.scope.covers(Scope.ADMIN):
                 raise RequestError(403, 10000, "Authentication error")
             return
-        known = self.topology.node_names()
+        known = (*self.topology.node_names(), LAUNCHER)
         check(self.me, known, request.headers.get(HEADER), request.method, request.path, body)
 
     async def _verify(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -301,12 +301,14 @@ class Node(ABC):
         )
 
     async def _change_wan(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Put another state of the simulated network in force at this node."""
+        """Put another state of the simulated network in force at this node, unless it is older than what is."""
         body = await request.read()
         self._authorise(request, body)
         if request.method == "PUT":
             try:
-                self.shaper.apply_wan_state(WanState.from_dict(json.loads(body)))
+                state = WanState.from_dict(json.loads(body))
+                if state.version >= self.wan.state.version:
+                    self.shaper.apply_wan_state(state)
             except (ValueError, ConfigError) as error:
                 raise RequestError(400, 10012, f"invalid request body: {error}") from None
         return web.json_response(self.wan.state.to_dict())

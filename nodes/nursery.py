@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from kvnet.errors import KvnetError
+from kvnet.topology.wan_state import WanState
 from nodes.zygote import write_line
 
 _ROOT: Final = str(Path(__file__).parents[1])
@@ -108,6 +109,10 @@ class Nursery:
     def signal(self, name: str, number: signal.Signals) -> None:
         """Signal a node; nothing happens when it has ended."""
         self._command(f"signal {name} {int(number)}")
+
+    def set_wan(self, state: WanState) -> None:
+        """Give this state of the WAN to every node forked from here on."""
+        self._command(f"wan {json.dumps(state.to_dict(), separators=(',', ':'))}")
 
     def close(self) -> None:
         """End the zygote and every node that still runs; return when they are gone."""

@@ -47,6 +47,10 @@ class Roster:
         """Return since when each PoP listens, in unix milliseconds."""
         return {code: self.lives[code].up_since_ms for code in self.edges}
 
+    def listening(self) -> list[str]:
+        """Return the nodes that can be spoken to."""
+        return [name for name, life in self.lives.items() if life.phase is Phase.READY]
+
     def progress(self) -> Progress:
         up = sum(self.lives[code].phase is Phase.READY for code in self.edges)
         return Progress(up, sum(map(self._takes_part, self.edges)), len(self.edges))

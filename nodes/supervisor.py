@@ -24,6 +24,7 @@ from nodes.life import STARTS_MAX, NodeLife, Phase
 from nodes.logs import rotate
 from nodes.nursery import Nursery, ZygoteConfig
 from nodes.roster import Progress, Roster
+from nodes.wan_control import WanControl
 from nodes.zygote import ACCEPT_LOSS, RECOVER
 
 FORM_TIMEOUT_S: Final = 60.0
@@ -73,7 +74,12 @@ class Supervisor:
         self._started_s = started_s
         self._flags = tuple(flags)
         self._roster = Roster(topology)
-        self._bulletin = Bulletin(folder, topology, identity, self._roster, reporter.notice)
+        self._wan = WanControl(
+            topology, folder.secret(), listening=self._roster.listening, on_change=self._on_wan_change
+        )
+        self._bulletin = Bulletin(
+            folder, topology, identity, self._roster, lambda: self._wan.truth, reporter.notice
+        )
         self._orders = {name: asyncio.Lock() for name in topology.node_names()}
         self._formed_ms: float | None = None
         self._zygotes_lost = 0
@@ -103,6 +109,7 @@ class Supervisor:
                 life.ordered()
                 self._fork(name, *(self._flags if name == COORDINATOR else ()))
             self._watch(self._check_logs())
+            self._watch(self._wan.run())
             await self._form()
             await self._stop.wait()
             await self._stop_all()
@@ -125,7 +132,11 @@ class Supervisor:
         self._note_change()
 
     def on_said(self, name: str, line: str) -> None:
-        self._roster[name].said(line, now_s=time.monotonic(), now_ms=time.time() * 1000)
+        life = self._roster[name]
+        started = life.phase is Phase.STARTING
+        life.said(line, now_s=time.monotonic(), now_ms=time.time() * 1000)
+        if started and life.phase is Phase.READY:
+            self._wan.started(name)
         self._note_change()
 
     def on_exited(self, name: str, status: int) -> None:
@@ -164,6 +175,7 @@ class Supervisor:
         if self._nursery:
             self._nursery.close()
         self._nursery = Nursery.open(self._config)
+        self._nursery.set_wan(self._wan.state)
         try:
             self._watch(await self._nursery.listen(self))
         except KvnetError as error:
@@ -217,6 +229,8 @@ class Supervisor:
                 return {"nodes": sum(life.runs for life in self._roster.lives.values())}
             case {"command": "stop" | "start" | "restart" as order, "node": str(node)}:
                 return await self._obey(order, node.lower(), request.get("flags", []))
+            case {"command": "wan", **change}:
+                return await self._wan.obey(change)
             case _:
                 raise ConfigError("unknown command: this launcher is of another version, restart the network")
 
@@ -255,6 +269,11 @@ class Supervisor:
     def _signal(self, name: str, number: signal.Signals) -> None:
         assert self._nursery is not None
         self._nursery.signal(name, number)
+
+    def _on_wan_change(self) -> None:
+        assert self._nursery is not None
+        self._nursery.set_wan(self._wan.state)
+        self._bulletin.publish()
 
     def _on_stop_signal(self) -> None:
         self._hurry = self._stop.is_set()  # asked twice: at once

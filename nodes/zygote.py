@@ -4,6 +4,7 @@ Each node shares the memory of all that is imported here and starts in a millise
 (nodes/nursery.py) starts it and speaks with it over two pipes, in lines:
 
     to it      fork NAME [accept-loss] [recover]     signal NAME NUMBER
+               wan JSON                              the state of the WAN for nodes forked from here on
     from it    started                               all is imported
                broken MESSAGE                        it can't serve, and ends
                pid NAME PID                          a node was forked
@@ -33,6 +34,7 @@ from typing import Any, Final, NoReturn
 import setproctitle
 
 from kvnet.errors import KvnetError
+from kvnet.topology.wan_state import WanState
 from nodes import entry
 from nodes.cluster import RunFolder
 from nodes.context import NodeContext
@@ -115,6 +117,8 @@ class Zygote:
                     self._fork(name, flags)
                 case ["signal", name, number]:
                     self._signal(name, int(number))
+                case ["wan", state]:
+                    self._context = replace(self._context, wan_state=WanState.from_dict(json.loads(state)))
                 case _:
                     raise AssertionError(f"the supervisor sent {line!r}")
         return bool(received)

@@ -104,7 +104,7 @@ def parse_loss(text: str) -> float:
     try:
         return float(digits[:-1]) / 100 if digits.endswith("%") else float(digits)
     except ValueError:
-        raise ConfigError(f"--loss {text!r} is not a number: write a fraction such as 0.2, or 20%") from None
+        raise ConfigError(f"loss {text!r} is not a number: write a fraction such as 0.2, or 20%") from None
 
 
 def _overrides(settings: list[str]) -> dict[str, int]:

@@ -172,9 +172,10 @@ class Wan:
             ConfigError: no such node or region.
         """
         names = {group} if isinstance(group, str) else set(group)
-        regions = {pop.region for pop in self._places.values()}
-        for name in sorted(names - regions):
-            self._known(name)
+        regions = {pop.region: None for pop in self._places.values()}
+        for name in sorted(names):
+            if name not in regions and name not in self._places:
+                raise ConfigError(unknown("node or region", name, [*regions, *self._places]))
         return tuple(node for node, pop in self._places.items() if node in names or pop.region in names)
 
     def _split(self, group: Group) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -37,6 +37,8 @@ class PairFault(Struct, frozen=True):
 class WanState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The disturbances in force; every change gives a new one."""
 
+    version: int = 0
+    """Counts the changes since the network was started, so that nobody puts an older state over a newer one."""
     loss: Fraction = 0.0
     """Fraction of packets lost on every link."""
     jitter_sigma: Sigma = 0.0
@@ -80,6 +82,8 @@ class WanState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def with_cut(self, senders: Nodes, receivers: Nodes) -> WanState:
         """Return the state with these directions cut as well."""
+        if Cut(senders, receivers) in self.cuts:
+            return self
         return replace(self, cuts=(*self.cuts, Cut(senders, receivers)))
 
     def without_cut(self, senders: Collection[str], receivers: Collection[str]) -> WanState:
