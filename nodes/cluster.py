@@ -3,6 +3,7 @@
     cluster.json    account, tokens, limits, and every node's url and pid: what clients read
     secret          what nodes prove to each other; KVNET_SECRET_FILE may keep it elsewhere
     topology.yaml   the network as it was last started here, options applied
+    history         the coordinator's mark that an empty disk of its own would be a lost one
     truth.json      which PoPs are up, for the monitor
     control.sock    the launcher's ear while it runs; launcher.pid is locked as long
     <node>/         each node's data and log
@@ -59,6 +60,7 @@ class RunFolder:
         self.topology_file = path / "topology.yaml"
         self.truth_file = path / "truth.json"
         self.control_socket = path / "control.sock"
+        self.history_file = path / "history"
         self.lock_file = path / "launcher.pid"
         self.launcher_log = path / "launcher.log"
 
@@ -219,6 +221,7 @@ class RunFolder:
                 shutil.rmtree(self.node_folder(name))
         for file in (
             self.truth_file,
+            self.history_file,
             self.control_socket,
             self.launcher_log,
             self.path / "secret",

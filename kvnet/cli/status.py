@@ -78,7 +78,12 @@ class View:
             violations = len(self.report.get("violations", []))
             bound = f"the bound was broken {violations} times" if violations else "the bound held"
             p50_ms, p99_ms = (self.report.get(f"converge_{p}_ms") for p in ("p50", "p99"))
-            told = f"{self.report['writes']} writes, everywhere after {p50_ms} ms (median), {p99_ms} ms (p99)"
+            times = (
+                "none judged yet"
+                if p50_ms is None
+                else f"everywhere after {p50_ms} ms (median), {p99_ms} ms (p99)"
+            )
+            told = f"{self.report['writes']} writes, {times}"
             lines.append(f"monitor: {told}; {bound}")
         return lines
 

@@ -54,6 +54,12 @@ def test_broken_bound_is_told():
     assert "broken 1 times" in told
 
 
+def test_report_without_a_judged_write_promises_nothing_of_times():
+    report = {"writes": 3, "violations": [], "converge_p50_ms": None, "converge_p99_ms": None}
+    told = View.of(CLUSTER, {"coordinator": "down", "fra": "down", "nrt": "down"}, report).summary()[1]
+    assert told == "monitor: 3 writes, none judged yet; the bound held"
+
+
 def test_everybody_silent_is_a_failure():
     with pytest.raises(KvnetError, match="kvnet up"):
         require_some(dict.fromkeys(urls_of(CLUSTER), "down"), ".kvnet")

@@ -124,6 +124,7 @@ def test_wipe_deletes_the_network_and_nothing_else(folder, topology):
     for file in (folder.log_of("iad"), folder.log_of("coordinator"), folder.path / "runs" / "a.json"):
         file.parent.mkdir()
         file.write_text("x")
+    folder.history_file.write_text("a wiped coordinator has lost nothing")
     mine = folder.path / "notes.txt"
     mine.write_text("keep me")
     folder.wipe()
