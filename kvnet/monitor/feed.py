@@ -1,10 +1,11 @@
 """From what the nodes' feeds tell to the ledger. Pure; `watch` runs the feeds.
 
-["hello", name, start id, wall_ms, {"oldest_seq": n}]
-["stamps", [[epoch, last seq, wall_ms], …], counters]                                      an edge
-["commits", [[epoch, first seq, last seq, wall_ms, frame bytes, entries], …], counters]     the coordinator
-["idle", wall_ms, position's seq, counters]
-["lost", why]                                                                               the connection
+    both            ["hello", name, start id, wall_ms, {"oldest_seq": n}]
+                    ["idle", wall_ms, position's seq, counters]
+    edge            ["stamps", [[epoch, last seq, wall_ms], …], counters]
+    coordinator     ["commits", [[epoch, first seq, last seq, wall_ms, frame bytes, entries], …], counters]
+
+Between them stands ["lost", why] whenever a connection ends or can't be made.
 """
 
 from __future__ import annotations
@@ -36,7 +37,15 @@ class NodeFeed:
         self.heard_ms: float | None = None
         """Wall time up to which the node has told everything."""
         self.is_open = False
+        self.lost_ms: float | None = None
+        """When its last connection ended."""
         self.counters = NodeCounters()
+
+    def lost(self, now_ms: float) -> None:
+        """The connection ended, or can't be made."""
+        if self.is_open:
+            self.is_open = False
+            self.lost_ms = now_ms
 
     def told(self, wall_ms: float, counters: Mapping[str, Any]) -> None:
         self.heard_ms = max(self.heard_ms or 0.0, wall_ms)
@@ -84,8 +93,6 @@ class EdgeFeed(NodeFeed):
             case ["idle", int() | float() as wall_ms, int(), dict() as counters]:
                 self._open(wall_ms)
                 self.told(wall_ms, counters)
-            case ["lost", *_]:
-                self.is_open = False
             case _:
                 raise ProtocolError(f"not a message of an edge's feed: {str(message)[:100]}")
 
@@ -116,7 +123,7 @@ class CoordinatorFeed(NodeFeed):
         match message:
             case ["hello", str(), start_id, int() | float() as wall_ms, {"oldest_seq": int()}]:
                 if self.greeted(start_id) and not self.restarts_are_known:
-                    self._judge.outage(self.heard_ms or wall_ms, wall_ms)
+                    self._judge.outage(self.lost_ms or wall_ms, wall_ms)
             case ["commits", [_, *_] as told, dict() as counters]:
                 commits = [_commit(row) for row in told]
                 for commit in commits:
@@ -125,8 +132,6 @@ class CoordinatorFeed(NodeFeed):
                 self.told(commits[-1][3], counters)
             case ["idle", int() | float() as wall_ms, int(), dict() as counters]:
                 self.told(wall_ms, counters)
-            case ["lost", *_]:
-                self.is_open = False
             case _:
                 raise ProtocolError(f"not a message of the coordinator's feed: {str(message)[:100]}")
 

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from kvnet.errors import ConfigError, ProtocolError
 from kvnet.monitor import server
-from kvnet.monitor.arrivals import Arrivals
+from kvnet.monitor.arrivals import Arrivals, CommittedFrame
 from kvnet.monitor.counters import Snapshot, growth
 from kvnet.monitor.feed import CoordinatorFeed, EdgeFeed, FeedSource, NodeFeed
 from kvnet.monitor.judge import Judge
@@ -98,7 +98,7 @@ class Monitor:
         tallies = self._windows.since(since or "start")
         if tallies is None:
             return None
-        still_open = self._judge.settle(now_ms)
+        still_open = self._settle(now_ms)
         window = join(tallies)
         heard_ms = [feed.heard_ms or self._started_ms for feed in self._edge_feeds.values()]
         return build_report(
@@ -108,7 +108,7 @@ class Monitor:
                 bound_ms=self._bound_ms,
                 window=window,
                 pending=sum(frame.entries for frame in still_open if frame.t0_ms >= window.since_ms),
-                overdue=self._judge.overdue(window.since_ms, heard_ms, now_ms),
+                overdue=self._judge.overdue(window.since_ms, heard_ms, self._judged_until_ms(now_ms)),
                 growth=growth(window.counters, self._counters()),
                 coordinator=self._coordinator,
                 head=self._arrivals.head,
@@ -146,8 +146,12 @@ class Monitor:
         Raises:
             ProtocolError: it isn't a message of this feed.
         """
-        feed.take(message)
-        self._judge.digest(self._now_ms())
+        if message and message[0] == "lost":
+            feed.lost(self._now_ms())
+        else:
+            feed.take(message)
+        if self._may_judge():
+            self._judge.digest(self._now_ms())
 
     async def _follow(self, node: str, feed: CoordinatorFeed | EdgeFeed) -> None:
         complained = False
@@ -172,7 +176,23 @@ class Monitor:
             self.observe_truth()
             polls += 1
             if polls % SETTLE_EVERY_POLLS == 0:
-                self._judge.settle(self._now_ms())
+                self._settle(self._now_ms())
+
+    def _may_judge(self) -> bool:
+        """Whether it is known if the coordinator is up: while it is down nobody is connected.
+
+        Where ground truth says nothing about it, only the coordinator itself can, after it is back.
+        """
+        return self._coordinator_feed.restarts_are_known or self._coordinator_feed.is_open
+
+    def _judged_until_ms(self, now_ms: float) -> float:
+        return now_ms if self._may_judge() else self._coordinator_feed.lost_ms or self._started_ms
+
+    def _settle(self, now_ms: float) -> list[CommittedFrame]:
+        """Return the frames that are still waited for."""
+        if self._may_judge():
+            return self._judge.settle(now_ms)
+        return [frame for frame, _ in self._arrivals.open_frames()]
 
     def _counters(self) -> Snapshot:
         feeds: dict[str, NodeFeed] = {self._coordinator: self._coordinator_feed, **self._edge_feeds}

@@ -222,11 +222,29 @@ def test_a_coordinator_whose_outage_only_its_feed_tells_excuses_the_pops(story):
     story.monitor._judge.observe(dict.fromkeys(story.pops, 0.0), 0.0)
     story.hello("coordinator", start=b"1")
     seq = story.commit(1000)
+    story.arrive(1100, seq, "fra")
+    story.now = 1200
+    story.coordinator("lost", "closed")
     story.now = 30_000
+    story.coordinator("lost", "refused")
+    assert (story.violations(), story.report()["pending"]) == ([], 1)
+    story.arrive(31_000, seq, "nrt")  # before the coordinator's feed is found again
+    story.now = 32_000
     story.hello("coordinator", start=b"2")
+    story.arrive(31_000, seq, "gru")
+    assert (story.violations(), story.report()["pending"]) == ([], 0)
+    assert story.report()["converge_max_ms"] == pytest.approx(100)
+
+
+def test_a_lost_feed_of_a_coordinator_that_went_on_excuses_nobody(story):
+    story.monitor._judge.observe(dict.fromkeys(story.pops, 0.0), 0.0)
+    story.hello("coordinator", start=b"1")
+    seq = story.commit(1000)
+    story.coordinator("lost", "closed")
     story.arrive(31_000, seq)
-    assert story.violations() == []
-    assert story.report()["unjudged"] == 1
+    story.now = 32_000
+    story.hello("coordinator", start=b"1")
+    assert {pop for _, pop, _ in story.violations()} == set(story.pops)
 
 
 def test_a_restarted_monitor_judges_what_the_feeds_still_know(story):
