@@ -14,6 +14,7 @@ import asyncio
 import json
 import math
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from statistics import quantiles
@@ -124,21 +125,20 @@ async def measure(network: RunningNetwork, load: WriteLoad) -> tuple[dict[str, A
         namespace = await create_namespace(session, network, f"bench {load.rate:g}/s")
         before = await monitor.settled(None, SETTLE_MARGIN_S)
         await monitor.mark()
-        cpu_s = network.cpu_seconds()
+        cpu_before, begin_s = network.cpu_seconds(), time.monotonic()
         with _progress() as progress:
             task = progress.add_task("written", total=load.writes)
             written = await write(session, network, namespace, load, lambda: progress.advance(task))
             progress.update(task, description="waiting for the last PoP")
             report = await monitor.settled(written.newest, before["bound_ms"] / 1000 + SETTLE_MARGIN_S)
-        cpu_s = network.cpu_seconds() - cpu_s
-    return result_of(network, load, written, report, cpu_s), report
+        cpu_cores = network.cpu_cores_since(cpu_before, time.monotonic() - begin_s)
+    return result_of(network, load, written, report) | {"cpu_cores": cpu_cores}, report
 
 
 def result_of(
-    network: RunningNetwork, load: WriteLoad, written: Written, report: dict[str, Any], cpu_s: float
+    network: RunningNetwork, load: WriteLoad, written: Written, report: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the fields of the result."""
-    elapsed_s = (report["now_ms"] - report["since"]["wall_ms"]) / 1000
     answers = quantiles(written.answer_ms, n=100) if len(written.answer_ms) > 1 else [math.nan] * 99
     return {name: report[name] for name in REPORTED} | {
         "loss": network.loss,
@@ -151,7 +151,6 @@ def result_of(
         "failures": dict(written.failures),
         "answer_p50_ms": _rounded(answers[49]),
         "answer_p99_ms": _rounded(answers[98]),
-        "cpu_cores": round(cpu_s / elapsed_s, 2),
         "slowest": [[code, pop["p99_ms"]] for code, pop in slowest_pops(report["per_pop"], SLOWEST_SHOWN)],
     }
 
@@ -179,7 +178,7 @@ def print_result(result: dict[str, Any], report: dict[str, Any]) -> None:
     table.add_row("writes", f"{result['writes']}", "")
     table.add_row("redundancy: bytes received ÷ needed", _number(result["redundancy"]), "")
     table.add_row("copies sent by the coordinator", _number(result["coordinator_copies"]), "")
-    table.add_row("processor, in cores", _number(result["cpu_cores"]), "")
+    table.add_row("cores of processor", _number(result["cpu_cores"]["all"]), "")
     table.add_row("formed", _ms(result["formed_ms"]), "")
     table.add_row(f"violations of {result['bound_ms'] / 1000:g} s", str(result["violations"]), "")
     console.print(table)

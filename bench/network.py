@@ -72,10 +72,10 @@ async def measure(network: RunningNetwork, seconds: float) -> dict[str, Any]:
         await monitor.settled(None, SETTLE_S)
         memory = network.pss_bytes()
         await monitor.mark()
-        begin_s, cpu_s = time.monotonic(), network.cpu_seconds()
+        begin_s, cpu_before = time.monotonic(), network.cpu_seconds()
         await asyncio.sleep(seconds)
-        cpu_s = network.cpu_seconds() - cpu_s
         elapsed_s = time.monotonic() - begin_s
+        cpu_cores = network.cpu_cores_since(cpu_before, elapsed_s)
         report = await monitor.report()
     edges = [memory[code] for code in network.cluster["pops"] if code in memory]
     counted_s = (report["now_ms"] - report["since"]["wall_ms"]) / 1000
@@ -90,7 +90,7 @@ async def measure(network: RunningNetwork, seconds: float) -> dict[str, Any]:
         "pss_mib_coordinator": _mib(memory.get("coordinator")),
         "pss_mib_monitor": _mib(memory.get("monitor")),
         "pss_mib_total": round(sum(memory.values()) / MIB, 1),
-        "idle_cpu_cores": round(cpu_s / elapsed_s, 3),
+        "idle_cpu_cores": cpu_cores,
         "idle_seconds": round(elapsed_s, 1),
         "control_messages_per_node_second": round(counters.get("control_messages_sent", 0) / per_node_second, 2),
         "messages_per_node_second": round(counters.get("messages_sent", 0) / per_node_second, 2),
@@ -109,7 +109,9 @@ def print_result(result: dict[str, Any]) -> None:
     table.add_row("memory of the coordinator", _shown(result["pss_mib_coordinator"]))
     table.add_row("memory of the monitor", _shown(result["pss_mib_monitor"]))
     table.add_row("memory of all nodes", _shown(result["pss_mib_total"]))
-    table.add_row("processor, of one core", f"{result['idle_cpu_cores']:.1%}")
+    cores = result["idle_cpu_cores"]
+    table.add_row("processor, of one core", f"{cores['all']:.1%}")
+    table.add_row("  of it coordinator / monitor", f"{cores['coordinator']:.1%} / {cores['monitor']:.1%}")
     table.add_row("control messages a node and second", f"{result['control_messages_per_node_second']:.2f}")
     table.add_row("all messages a node and second", f"{result['messages_per_node_second']:.2f}")
     Console(highlight=False).print(table)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +53,17 @@ class RunningNetwork:
         nodes |= self.cluster["pops"]
         return {name: node["pid"] for name, node in nodes.items() if node["pid"] is not None}
 
-    def cpu_seconds(self) -> float:
-        """Return the processor time that all nodes together have used so far."""
-        return sum(cpu_seconds(pid) or 0.0 for pid in self.pids().values())
+    def cpu_seconds(self) -> dict[str, float]:
+        """Return the processor time that each node has used so far."""
+        return {name: cpu_seconds(pid) or 0.0 for name, pid in self.pids().items()}
+
+    def cpu_cores_since(self, before: Mapping[str, float], elapsed_s: float) -> dict[str, float]:
+        """Return the cores used since `cpu_seconds` said `before`: by coordinator, monitor, edges, and all."""
+        cores = dict.fromkeys(("coordinator", "monitor", "edges"), 0.0)
+        for name, used_s in self.cpu_seconds().items():
+            role = name if name in cores else "edges"
+            cores[role] += (used_s - before.get(name, 0.0)) / elapsed_s
+        return {role: round(used, 3) for role, used in (*cores.items(), ("all", sum(cores.values())))}
 
     def pss_bytes(self) -> dict[str, int]:
         """Return each node's memory, shared pages divided among their sharers."""

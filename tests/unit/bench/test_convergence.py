@@ -115,7 +115,7 @@ def test_the_result_is_json_and_a_table_whatever_was_measured(capsys):
         "failures": dict(Counter({"429 too [many] requests": 7})),
         "answer_p50_ms": None,
         "answer_p99_ms": None,
-        "cpu_cores": 0.0,
+        "cpu_cores": {"all": 0.5},
         "slowest": [["nrt", None]],
     }
     violation = {"write": "1-5", "writes": 1, "pop": "nrt", "lag_ms": 12_000.0, "why": "not arrived"}
