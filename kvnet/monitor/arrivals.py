@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from enum import Enum, auto
-from math import nan
+from math import inf, isnan, nan
 from typing import Final
 
 from kvnet.core.versions import Version
@@ -38,18 +38,7 @@ class FrameState(Enum):
 class CommittedFrame:
     """One frame of the journal, from its fsync on."""
 
-    __slots__ = (
-        "bytes",
-        "entries",
-        "epoch",
-        "first_seq",
-        "lags",
-        "last_seq",
-        "missing",
-        "state",
-        "t0_ms",
-        "unknown",
-    )
+    __slots__ = ("bytes", "entries", "epoch", "first_seq", "lags", "last_seq", "missing", "state", "t0_ms")
 
     def __init__(
         self, epoch: int, first_seq: int, last_seq: int, t0_ms: float, frame_bytes: int, entries: int, pops: int
@@ -63,10 +52,9 @@ class CommittedFrame:
         self.entries = entries
         self.missing = pops
         """PoPs that don't have it."""
-        self.unknown = False
-        """Some PoP has it since a time that nobody can tell any more."""
         self.lags = array("f", [nan]) * pops
-        """By PoP: milliseconds from `t0_ms` to its commit there; NaN where it isn't known. Empty once closed."""
+        """By PoP: milliseconds from `t0_ms` to its commit there, NaN where it is missing, infinity where it is
+        since a time that nobody can tell any more. Empty once closed."""
         self.state = FrameState.OPEN
 
     @property
@@ -211,12 +199,7 @@ class Arrivals:
                 if lag_ms > bound_ms:
                     self.late.append((frame, pop, wall_ms))
                 if state is FrameState.OPEN:
-                    if lag_ms >= 0:
-                        frame.lags[pop] = lag_ms
-                    elif lag_ms < 0:
-                        frame.lags[pop] = 0.0
-                    else:
-                        frame.unknown = True
+                    frame.lags[pop] = inf if isnan(lag_ms) else max(lag_ms, 0.0)
                     frame.missing -= 1
                     if frame.missing == 0:
                         self.complete.append(frame)

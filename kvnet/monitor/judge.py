@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf, isnan
+from math import inf, isinf, isnan
 from typing import Final
 
 from kvnet.monitor.arrivals import Arrivals, CommittedFrame, FrameState
@@ -139,22 +139,25 @@ class Judge:
     def _close(self, frame: CommittedFrame, now_ms: float) -> None:
         tally = self._windows.of(frame.t0_ms)
         slowest_ms = -1.0
+        is_known = True
         everybody_counts = self._all_since_ms <= frame.t0_ms
         for pop, lag_ms in enumerate(frame.lags):
-            if isnan(lag_ms):
-                waited_ms = 0.0 if frame.unknown else self._presences[pop].exposure_ms(frame.t0_ms, now_ms)
-            elif everybody_counts or self._presences[pop].lasted(frame.t0_ms, frame.t0_ms + lag_ms):
+            presence = self._presences[pop]
+            if isinf(lag_ms):  # it has it, who knows since when
+                is_known = is_known and not presence.lasted(frame.t0_ms, frame.t0_ms)
+                continue
+            arrived_ms = frame.t0_ms + lag_ms
+            if not isnan(lag_ms) and (everybody_counts or presence.lasted(frame.t0_ms, arrived_ms)):
                 tally.arrivals[pop].add(lag_ms, frame.entries)
                 slowest_ms = max(slowest_ms, lag_ms)
                 continue
-            else:
-                waited_ms = self._presences[pop].exposure_ms(frame.t0_ms, frame.t0_ms + lag_ms)
+            waited_ms = presence.exposure_ms(frame.t0_ms, now_ms if isnan(lag_ms) else arrived_ms)
             if waited_ms > self._bound_ms:
                 slowest_ms = max(slowest_ms, waited_ms)
-        if frame.unknown or slowest_ms < 0:
-            tally.unjudged += frame.entries
-        else:
+        if is_known and slowest_ms >= 0:
             tally.converge.add(slowest_ms, frame.entries)
+        else:
+            tally.unjudged += frame.entries
         self._arrivals.close(frame)
 
     def _blame(self, frame: CommittedFrame, pop: int, lag_ms: float, why: str) -> None:

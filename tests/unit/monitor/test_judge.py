@@ -263,6 +263,20 @@ def test_a_restarted_monitor_judges_what_the_feeds_still_know(story):
     assert forgotten == 41
 
 
+def test_an_edge_that_was_down_when_a_write_was_made_leaves_it_judged_after_a_restart_of_the_monitor(story):
+    """It has forgotten since when it has the write, but it never counted for that write's convergence."""
+    story.now = 20_000
+    story.up(fra=0.0, gru=0.0, nrt=8000.0)
+    story.hello("fra")
+    story.hello("gru")
+    seq = story.commit(5000)
+    story.hello("nrt", oldest_seq=seq)
+    story.arrive(5100, seq, "fra", "gru")
+    report = story.report()
+    assert (report["unjudged"], report["pending"], report["violations"]) == (0, 0, [])
+    assert report["converge_max_ms"] == pytest.approx(100)
+
+
 def test_commits_that_a_killed_coordinator_never_told_are_unjudged(story):
     story.all_up()
     story.arrive(1100, story.commit(1000))
