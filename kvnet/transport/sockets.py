@@ -133,4 +133,6 @@ def _run_without_waiting(sending: Coroutine[Any, Any, None]) -> None:
         return
     sending.close()
     if isinstance(waits_for, asyncio.Future):
+        # As a task does when it takes a future over: the next write may come to wait for the same one.
+        waits_for._asyncio_future_blocking = False  # noqa: SLF001
         waits_for.add_done_callback(lambda future: future.cancelled() or future.exception())
