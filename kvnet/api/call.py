@@ -62,7 +62,7 @@ class Call:
             RequestError: refused, or unknown after a time-out.
         """
         try:
-            written = await self.backend.write([operation], self._request_id())
+            written = await self.backend.write([operation], self.request_id())
         except RequestError as error:
             if error.code == codes.NAMESPACE_NOT_FOUND.code:
                 raise codes.NAMESPACE_NOT_FOUND.error(op=op) from None
@@ -73,7 +73,8 @@ class Call:
             response.headers["KV-Pending"] = "1"
         return response
 
-    def _request_id(self) -> bytes | None:
+    def request_id(self) -> bytes | None:
+        """Return the client's name for this write, within its token: two clients may both count from 1."""
         headers = self.request.headers
         # Waiting for other PoPs isn't offered, and must not seem to have happened.
         if headers.get("KV-Wait", "local") != "local":
@@ -83,7 +84,7 @@ class Call:
             return None
         if not _REQUEST_ID.fullmatch(request_id):
             raise codes.HEADER_INVALID.error(name="KV-Request-Id", what="must be 1 to 64 visible ASCII characters")
-        return request_id.encode("ascii")
+        return f"{self.token.id}/{request_id}".encode()
 
 
 def version_headers(version: Version) -> dict[str, str]:

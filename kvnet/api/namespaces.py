@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from hashlib import blake2b
 from typing import Any, Final
 
 from aiohttp import web
@@ -45,9 +46,16 @@ async def list_namespaces(call: Call) -> web.Response:
 
 async def create_namespace(call: Call) -> web.Response:
     title = check_title(await read_json(call.request), "create namespace")
-    namespace = secrets.token_bytes(NAMESPACE_ID_BYTES)
+    namespace = _new_id(call.request_id())
     operation = CreateNamespace(namespace, title)
     return await call.write(operation, "create namespace", describe(namespace, title))
+
+
+def _new_id(request_id: bytes | None) -> bytes:
+    """Return an id nobody has; for a retried request the one that it was given the first time, at any node."""
+    if request_id is None:
+        return secrets.token_bytes(NAMESPACE_ID_BYTES)
+    return blake2b(request_id, digest_size=NAMESPACE_ID_BYTES, person=b"kvnet namespace").digest()
 
 
 async def get_namespace(call: Call) -> web.Response:

@@ -25,6 +25,19 @@ async def test_namespace_is_created_listed_and_fetched(api):
     }  # fmt: skip
 
 
+async def test_creation_asked_again_under_its_request_id_names_the_same_namespace(api):
+    """The second answer once named an id that was never created: each attempt drew one of its own."""
+    body = b'{"title": "once"}'
+    first = await api("POST", "", body, KV_Request_Id="create-1")
+    api.node.written.clear()
+    await api("POST", "", b'{"title": "another"}', KV_Request_Id="create-1")
+    again, _ = api.node.written[-1]
+    assert again.id.hex() == first.result["id"]
+    assert (await api("POST", "", b'{"title": "third"}', KV_Request_Id="create-2")).result["id"] != first.result[
+        "id"
+    ]
+
+
 async def test_pages_go_on_until_an_empty_one(api):
     titles = [f"t{number:02}" for number in range(25)]
     for title in titles:

@@ -40,6 +40,7 @@ def test_a_signed_request_names_its_sender():
         signed().replace("fra", "ams"),
         signed()[:-1] + "!",
     ],
+    ids=["none", "empty", "name only", "secret", "cluster", "sender", "method", "path", "body", "name", "proof"],
 )
 def test_anything_but_this_request_signed_by_a_known_node_is_refused(header):
     with pytest.raises(RequestError) as raised:
