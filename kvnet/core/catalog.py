@@ -112,18 +112,26 @@ def read_item(key: bytes, value: bytes) -> CatalogItem:
     Raises:
         ProtocolError: no item has this key, or the value isn't one of its kind.
     """
+    kind, slash, name = key.partition(b"/")
     try:
-        fields = msgpack.unpackb(value)
-        if key.startswith(NAMESPACE_PREFIX):
-            namespace_id = bytes.fromhex(key.removeprefix(NAMESPACE_PREFIX).decode())
-            return Namespace(namespace_id, str(fields["title"]), int(fields["created_ms"]))
-        if key.startswith(TOKEN_PREFIX):
-            token_id = key.removeprefix(TOKEN_PREFIX).decode()
-            return Token(token_id, str(fields["name"]), Scope(fields["scope"]), bytes(fields["hash"]))
-        if key.startswith(MEMBER_PREFIX):
-            return Member(key.removeprefix(MEMBER_PREFIX).decode(), int(fields["joined_ms"]))
-        if key == CLUSTER_KEY:
-            return Cluster(str(fields["account_id"]), bytes(fields["cluster_id"]), int(fields["created_ms"]))
-    except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
+        match kind + slash, msgpack.unpackb(value):
+            case [b"namespace/", {"title": str() as title, "created_ms": int() as created_ms}]:
+                return Namespace(bytes.fromhex(name.decode()), title, created_ms)
+            case [b"token/", {"name": str() as called, "scope": str() as scope, "hash": bytes() as digest}]:
+                return Token(name.decode(), called, Scope(scope), digest)
+            case [b"member/", {"joined_ms": int() as joined_ms}]:
+                return Member(name.decode(), joined_ms)
+            case [
+                b"cluster",
+                {
+                    "account_id": str() as account_id,
+                    "cluster_id": bytes() as cluster_id,
+                    "created_ms": int() as at,
+                },
+            ]:
+                return Cluster(account_id, cluster_id, at)
+            case _:
+                pass
+    except (ValueError, msgpack.UnpackException) as error:
         raise ProtocolError(f"the catalogue record {key!r} can't be read: {error}") from None
-    raise ProtocolError(f"no catalogue record has the key {key!r}")
+    raise ProtocolError(f"no catalogue record has the key {key!r}, or none with such a value")

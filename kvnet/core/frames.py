@@ -23,7 +23,7 @@ from kvnet.errors import ProtocolError
 
 MAGIC: Final = 0xF1
 FRAME_BYTES_TARGET: Final = 65_536
-"""A frame is cut at this size; a single larger entry makes a frame of its own."""
+"""A frame is cut at this size, header and all; a single larger entry makes a frame of its own."""
 FRAME_BYTES_MAX: Final = 32 * 1024 * 1024
 """Nothing larger is accepted from a peer."""
 _HEADER = struct.Struct(f">BIQQQ{CHAIN_BYTES}s16s")

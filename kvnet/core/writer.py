@@ -19,7 +19,7 @@ from kvnet.core import catalog
 from kvnet.core.catalog import CatalogItem, Cluster, Member, Namespace, Scope, Token
 from kvnet.core.clock import HybridClock
 from kvnet.core.entries import SYSTEM_NAMESPACE, Delete, Entry, Epoch, Put, record_hash
-from kvnet.core.frames import FRAME_BYTES_TARGET, Frame, cut_frame
+from kvnet.core.frames import FRAME_BYTES_TARGET, HEADER_BYTES, Frame, cut_frame
 from kvnet.core.operations import (
     CreateNamespace,
     CreateToken,
@@ -36,8 +36,11 @@ from kvnet.limits import Limits
 
 DIGEST_MODULUS: Final = 1 << 128
 ENTRY_OVERHEAD_BYTES: Final = 64
+FRAME_OVERHEAD_BYTES: Final = HEADER_BYTES + 5
 PENDING_BYTES_MAX: Final = 64 * 1024 * 1024
 """Sequenced and not yet durable; beyond it writers are told to come back."""
+
+_VALUES: Final = (PutValue, DeleteValue)
 
 
 class SequencedRecord(Protocol):
@@ -166,7 +169,7 @@ class Writer:
     def submit(
         self, operations: Sequence[Operation], request_id: bytes | None, now_ms: float, wall_ms: int
     ) -> Ticket:
-        """Sequence all of these or none; the last of two for one key wins.
+        """Sequence all of these or none; the last of two for one key wins. Only values come several at once.
 
         Raises:
             RequestError: refused; nothing was sequenced.
@@ -182,7 +185,10 @@ class Writer:
             raise RequestError(
                 503, 20021, "The coordinator's disk is behind; try again", headers={"Retry-After": "1"}
             )
+        if len(operations) != 1 and not (operations and all(isinstance(o, _VALUES) for o in operations)):
+            raise RequestError(400, 10012, "invalid request body: only values are written several at once")
         self._forget_written(now_ms)
+        operations = [_absolute(operation, wall_ms) for operation in operations]
         for operation in operations:
             self._check(operation, now_ms)
         tickets = [self._apply(operation, now_ms, wall_ms) for operation in operations]
@@ -214,8 +220,8 @@ class Writer:
                         f"Value length of {len(operation.value)} exceeds limit of {limits.value_bytes_max}.",
                     )
                 self._check_rate(operation, now_ms)
-            case CreateNamespace(_, title):
-                if title in self._titles:
+            case CreateNamespace(namespace, title):
+                if title in self._titles or namespace in self._namespaces or namespace == SYSTEM_NAMESPACE:
                     raise _taken("create namespace")
             case RenameNamespace(namespace, title):
                 if namespace not in self._namespaces:
@@ -250,7 +256,6 @@ class Writer:
             return current is None
         return (
             current is not None
-            and operation.ttl_s == 0
             and current.value == operation.value
             and current.metadata == operation.metadata
             and current.expires_at == operation.expires_at
@@ -258,9 +263,7 @@ class Writer:
 
     def _apply(self, operation: Operation, now_ms: float, wall_ms: int) -> Ticket:
         match operation:
-            case PutValue(namespace, key, value, metadata, expires_at, ttl_s):
-                if ttl_s:
-                    expires_at = wall_ms // 1000 + ttl_s
+            case PutValue(namespace, key, value, metadata, expires_at, _):
                 return self._put(namespace, key, value, metadata, expires_at, now_ms)
             case DeleteValue(namespace, key):
                 return self._delete(namespace, key, now_ms)
@@ -373,7 +376,7 @@ class Writer:
         frames: list[Frame] = []
         start = 0
         while start < len(self._pending):
-            size, end = 0, start
+            size, end = FRAME_OVERHEAD_BYTES, start
             while end < len(self._pending) and (
                 end == start or size + self._pending[end].size <= FRAME_BYTES_TARGET
             ):
@@ -418,6 +421,13 @@ class Writer:
     def clock_ahead_ms(self, wall_ms: int) -> int:
         """How far our stamps are ahead of the wall; above clock.SKEW_ALARM_MS the wall was set back."""
         return self._clock.ahead_ms(wall_ms)
+
+
+def _absolute(operation: Operation, wall_ms: int) -> Operation:
+    """The same, with a relative time to live made absolute."""
+    if isinstance(operation, PutValue) and operation.ttl_s:
+        return operation._replace(expires_at=wall_ms // 1000 + operation.ttl_s, ttl_s=0)
+    return operation
 
 
 def _taken(op: str) -> RequestError:
