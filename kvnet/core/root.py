@@ -59,37 +59,57 @@ class Root:
         if self.phase is Phase.LISTENING:
             self._decide()
         elif self.phase is Phase.CATCHING_UP:
-            for name in list(self.state.parents):
-                self._ahead.pop(name, None)
+            for name in list(self.state.parents):  # silent for too long, and still ahead
                 self.tree.leave(name)
             self._decide()
         elif self.phase is Phase.OPEN:
             self._beacon()
 
     def on_progress(self) -> None:
-        """Frames came while catching up."""
-        if self.phase is Phase.CATCHING_UP:
+        """Frames came while catching up: go on until the member that gives them has no more."""
+        if self.phase is not Phase.CATCHING_UP:
+            return
+        state = self.state
+        here = (state.tip.epoch, state.tip.seq)
+        if any(self._ahead.get(name, here) > here for name in state.parents):
+            state.set_timer("root", state.now + CATCH_UP_PATIENCE_MS)
+        else:
             self._decide()
 
-    def on_refused(self, peer: str) -> None:
+    def on_refused(self) -> None:
         """A member that is ahead can't give us what we lack."""
-        if self.phase is Phase.CATCHING_UP:
-            self._tried.add(peer)
+        if self.phase is Phase.CATCHING_UP and not self.state.parents:
+            self._decide()
+
+    def on_lost(self, peer: str) -> None:
+        """A member's link is gone; should it come back, it may be asked once more."""
+        self._tried.discard(peer)
+        if self.phase is Phase.CATCHING_UP and not self.state.parents:
             self._decide()
 
     def _decide(self) -> None:
         state, config = self.state, self.state.config
         here = (state.tip.epoch, state.tip.seq)
         ahead = {name: there for name, there in self._ahead.items() if there > here}
-        if state.tip.seq == 0 and not config.fresh and not config.recover:
-            self._refuse("the coordinator's disk is empty but its network has a history; start with --recover")
-            return
-        if not ahead or config.accept_loss:
+        if state.tip.seq == 0 and (ahead or not config.fresh):
+            if not config.recover:
+                self._refuse("the coordinator's disk is empty but its network has a history; start with --recover")
+                return
+            if not ahead and not config.accept_loss:
+                self._refuse(
+                    "no member that could fill the coordinator's empty disk is reached; start its PoPs, "
+                    "or start with --recover and --accept-loss to begin a new history"
+                )
+                return
+        if not ahead:
             self._open()
             return
         best = sorted(
             (there, name) for name, there in ahead.items() if name not in self._tried and name in state.neighbours
         )
+        if not best and config.accept_loss and state.tip.seq:
+            self._open()
+            return
         if not best:
             behind = max(there[1] for there in ahead.values()) - state.tip.seq
             self._refuse(
