@@ -83,9 +83,12 @@ class Lateness:
     def note_ahead(self, neighbour: Neighbour, advert: Advert) -> None:
         """Remember what a neighbour has and we lack; if we still lack it 50 ms + RTT later, we are late."""
         state = self.state
-        if advert.position.seq <= state.tip.seq or neighbour.name in state.children or self._lacking_seq:
+        position = advert.position
+        if self._lacking_seq or position.seq <= state.tip.seq or position.epoch < state.tip.epoch:
             return
-        self._lacking_seq = advert.position.seq
+        if neighbour.name in state.children or state.is_barred(neighbour.name):
+            return
+        self._lacking_seq = position.seq
         state.set_timer("lacking", state.now + BEHIND_GRACE_MS + neighbour.rtt_ms)
 
     def on_lacking(self) -> None:
@@ -132,7 +135,7 @@ class Lateness:
         able = [
             n
             for n in state.neighbours.values()
-            if n.name not in state.children and n.name not in state.parents and n.barred_until <= state.now
+            if n.name not in state.children and n.name not in state.parents and not state.is_barred(n.name)
         ]
         able.sort(key=lambda n: (n.cost_ms(), n.name))
         return able[:count]
@@ -224,14 +227,13 @@ class Lateness:
                 peers = [config.root]
         if self._rung % OWN_NEIGHBOURS_EVERY == OWN_NEIGHBOURS_EVERY - 1:
             self._ask(self._best(None))
-        self._drop_silent()
         for peer in peers:
             neighbour = state.neighbours.get(peer)
             if neighbour is None:
                 self._ladder_peers[peer] = None
                 self.overlay.expect_ladder(peer)
                 state.out.append(Connect(peer))
-            elif neighbour.barred_until <= state.now:
+            elif not state.is_barred(peer):
                 if neighbour.ladder_used_at is not None:
                     neighbour.ladder_used_at = state.now
                 self.ladder_asks_sent += 1

@@ -84,7 +84,7 @@ class Reason(IntEnum):
     HORIZON = 2
     """My journal begins after your position."""
     BEHIND = 3
-    """You are ahead of me."""
+    """I have nothing for you: you serve me, or I am starting over."""
 
 
 class Refused(NamedTuple):

@@ -137,14 +137,15 @@ class Overlay:
         if wanted is not None:
             wanted.redial_ms = REDIAL_FIRST_MS
         elif self._replaced.pop(peer, None) is not None:
-            self._win_back(peer)
+            if not self._win_back(peer):
+                neighbour.ladder_used_at = state.now  # nobody's place any more: closed when it proves unused
         elif dialled_for_ladder:
             neighbour.ladder_used_at = state.now
         self.send_advert(neighbour, wants_echo=False)
         return neighbour
 
-    def _win_back(self, peer: str) -> None:
-        """A replaced peer answers again: it gets its place back, and its substitute goes."""
+    def _win_back(self, peer: str) -> bool:
+        """A replaced peer answers again: it gets its place back, and its substitute goes; False if it has none."""
         for wanted in list(self.wanted.values()):
             if wanted.instead_of == peer:
                 del self.wanted[wanted.name]
@@ -153,7 +154,8 @@ class Overlay:
                 state = self.state
                 if name in state.neighbours and name not in state.parents and name not in state.children:
                     state.out.append(Disconnect(name, "the link it replaced is back"))
-                return
+                return True
+        return False
 
     def on_lost(self, peer: str) -> None:
         state = self.state

@@ -127,8 +127,6 @@ class Replica:
         if self.state.is_root:
             self.state.out.append(RefuseWrites(f"the replica differs from its own journal ({why}): restore it"))
             return
-        for parent in list(self.state.parents):
-            self.tree.leave(parent)
         self.stream.start_over()
         self.lateness.become_late("diverged")
 
@@ -138,8 +136,8 @@ class Replica:
         was_parent = state.parents.pop(peer, None) is not None
         self.lateness.forget(peer)
         self.overlay.on_lost(peer)
-        if was_parent and state.is_root:
-            self.root.on_refused(peer)
+        if state.is_root:
+            self.root.on_lost(peer)
         elif was_parent:
             self.lateness.on_parent_gone()
 
@@ -159,10 +157,8 @@ class Replica:
             case Advert():
                 self._on_advert(neighbour, message)
             case Ask():
-                if neighbour.barred_until <= state.now and self.lateness.on_ask(peer, message):
+                if not state.is_barred(peer) and self.lateness.on_ask(peer, message):
                     self.overlay.send_advert(neighbour, wants_echo=False)
-                if neighbour.ladder_used_at is not None:
-                    neighbour.ladder_used_at = state.now
             case Subscribe():
                 self.stream.on_subscribe(peer, message)
             case Unsubscribe():
@@ -187,12 +183,10 @@ class Replica:
             return  # we left this parent while the frames were on the way
         parent.heard_at = state.now
         moved = self.stream.take(peer, message)
-        neighbour = state.neighbours.get(peer)
-        if neighbour is not None and neighbour.barred_until > state.now:
+        if state.is_barred(peer):
             self.tree.leave(peer)
+        if not state.is_root:
             self.lateness.on_parent_gone()
-        if not state.parents and not state.is_root:
-            self.lateness.become_late("starting over")
         if moved:
             self.lateness.on_progress()
             if state.is_root:
@@ -213,10 +207,10 @@ class Replica:
     def _on_refused(self, peer: str, message: Refused) -> None:
         state = self.state
         was_parent = self.tree.on_refused(peer, message)
-        if message.reason is Reason.MISMATCH and not self._is_opening_root():
+        if was_parent and message.reason is Reason.MISMATCH and not self._is_opening_root():
             self.stream.dispute(peer, message.position)
         if state.is_root:
-            self.root.on_refused(peer)
+            self.root.on_refused()
         elif was_parent:
             self.lateness.on_parent_gone()
 

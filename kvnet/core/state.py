@@ -58,8 +58,6 @@ class Neighbour:
     heard_sent_ms: float = -1.0
     """Its last `sent_ms`, to be echoed."""
     heard_at: float = NEVER
-    barred_until: float = NEVER
-    """Its history differs from ours: not listened to until then."""
     useless_until: float = NEVER
     """It refused us: not asked to serve until then."""
     asked_at: float = NEVER
@@ -100,6 +98,8 @@ class NodeState:
         self.out: list[Effect] = []
         # overlay
         self.neighbours: dict[str, Neighbour] = {}
+        self.barred: dict[str, float] = {}
+        """Peers whose history differs from ours, and until when they aren't listened to, over any link."""
         # stream
         self.tip: Position = journal.position
         """Received and chain-checked; at or ahead of `applied`."""
@@ -168,6 +168,9 @@ class NodeState:
     def is_newer(self, epoch: int, seq: int, beacon: BeaconId) -> bool:
         """Whether that is newer than what we have, in frames or in beacon."""
         return (epoch, seq) > (self.tip.epoch, self.tip.seq) or beacon > self.beacon
+
+    def is_barred(self, peer: str) -> bool:
+        return self.barred.get(peer, NEVER) > self.now
 
     def is_full(self) -> bool:
         return len(self.children) >= self.timers.children_max

@@ -11,8 +11,8 @@ from typing import Final
 
 from kvnet.core.events import UNSENT_BYTES_MAX, Apply, AwaitWritable, Empty
 from kvnet.core.frames import Frame, read_frame, read_span
-from kvnet.core.messages import Beacon, Frames, Move, Reason, Refused, Subscribe
-from kvnet.core.state import Child, NodeState
+from kvnet.core.messages import Beacon, Frames, Move, Reason, Refused, Subscribe, Unsubscribe
+from kvnet.core.state import NEVER, Child, NodeState
 from kvnet.core.versions import GENESIS, Position
 from kvnet.errors import BeyondHorizon, ProtocolError
 
@@ -41,11 +41,13 @@ class Stream:
     def take(self, peer: str, message: Frames) -> bool:
         """Take what continues our history from a parent's message; return whether the tip moved.
 
-        Repeated frames are dropped; a frame of another history bars the peer.
+        Repeated frames are dropped; a frame of another history bars the peer. Who leaves a gap is no parent any
+        more: it counts us further than we are, and a new subscription must tell it.
         """
         state = self.state
         tip = state.tip
         taken: list[Frame] = []
+        differs: Position | None = None
         for data in message.frames:
             self.frames_received += 1
             self.frame_bytes_received += len(data)
@@ -55,23 +57,27 @@ class Stream:
                     self.frames_duplicate += 1
                     continue
                 if first > tip.seq + 1:
-                    break  # a gap: this subscription was made for another tip; lateness will mend it
+                    state.report("gap", f"{peer} goes on at {first}, we are at {tip}")
+                    self._leave(peer)
+                    break
                 frame = read_frame(data)
             except ProtocolError as error:
                 state.report("malformed", f"{peer}: {error}")
+                state.barred[peer] = state.now + state.timers.peer_bar_ms
                 break
             if first != tip.seq + 1 or frame.chain_before != tip.chain or frame.epoch < tip.epoch:
-                self.dispute(peer, Position(frame.epoch, first - 1, frame.chain_before))
+                differs = Position(frame.epoch, first - 1, frame.chain_before)
                 break
             taken.append(frame)
             tip = frame.position
-        if not taken:
-            return False
-        state.tip = tip
-        self._remember(taken)
-        self.pump_all()
-        state.out.append(Apply(tuple(taken)))
-        return True
+        if taken:
+            state.tip = tip
+            self._remember(taken)
+            self.pump_all()
+            state.out.append(Apply(tuple(taken)))
+        if differs is not None:
+            self.dispute(peer, differs)  # last: it may throw away what has just been taken
+        return bool(taken)
 
     def add_own(self, frames: tuple[Frame, ...]) -> None:
         """Take frames that our own writer cut; they are durable and applied already."""
@@ -84,9 +90,7 @@ class Stream:
     def dispute(self, peer: str, theirs: Position) -> None:
         """Note that a peer's history differs from ours; be forked if a higher epoch or two peers say so."""
         state = self.state
-        neighbour = state.neighbours.get(peer)
-        if neighbour is not None:
-            neighbour.barred_until = state.now + state.timers.peer_bar_ms
+        state.barred[peer] = state.now + state.timers.peer_bar_ms
         state.report("mismatch", f"{peer} has {theirs} where we are at {state.tip}")
         if state.is_root:
             return
@@ -97,11 +101,14 @@ class Stream:
             self.start_over()
 
     def start_over(self) -> None:
-        """Throw our replica away: the network's history is not ours."""
+        """Throw our replica away: the network's history is not ours. Nobody serves us or is served from now on."""
         state = self.state
         self._disputes.clear()
+        state.barred.clear()
         for neighbour in state.neighbours.values():
-            neighbour.barred_until = neighbour.useless_until = state.now
+            neighbour.useless_until = NEVER
+        for parent in list(state.parents):
+            self._leave(parent)
         for child in list(state.children):
             self.drop_child(child, Reason.BEHIND)
         self._recent.clear()
@@ -110,6 +117,10 @@ class Stream:
         state.tip = state.applied = GENESIS
         state.out.append(Empty())
 
+    def _leave(self, parent: str) -> None:
+        del self.state.parents[parent]
+        self.state.send(parent, Unsubscribe())
+
     def _remember(self, frames: list[Frame]) -> None:
         self._recent.extend(frames)
         self._recent_first.extend(frame.first_seq for frame in frames)
@@ -117,7 +128,7 @@ class Stream:
         if self._recent_bytes > RECENT_BYTES_MAX:
             # Drop half at once: the cost is spread over many frames. What isn't committed yet always stays.
             keep, kept = len(self._recent), 0
-            while keep > 1 and (
+            while keep > 0 and (
                 kept < RECENT_BYTES_MAX // 2 or self._recent[keep - 1].last_seq > self.state.applied.seq
             ):
                 keep -= 1

@@ -40,7 +40,7 @@ class Tree:
             neighbour.advert is not None
             and neighbour.name not in state.children
             and neighbour.name not in state.parents
-            and neighbour.barred_until <= state.now
+            and not state.is_barred(neighbour.name)
             and neighbour.useless_until <= state.now
         )
 
@@ -82,11 +82,14 @@ class Tree:
             state.set_timer_earlier("review", state.now + state.timers.second_parent_review_ms)
 
     def replace_parents(self, peer: str, *, late: bool) -> None:
-        """Subscribe there, then leave every other parent but one that is proving useful."""
-        old = list(self.state.parents)
+        """Subscribe there, then leave the old parent; of several all but the quickest, which `review` judges.
+
+        Who has two parents has them because packets get lost; a nearer one doesn't make up for that.
+        """
+        old = self._quickest_first()
         self.add_parent(peer, late=late)
-        for name in old:
-            self.leave(name)
+        for parent in old[1:] or old:
+            self.leave(parent.name)
 
     def leave(self, peer: str) -> None:
         if self.state.parents.pop(peer, None) is not None:
@@ -162,14 +165,15 @@ class Tree:
         state = self.state
         if len(state.parents) < 2:
             return
-        parents = sorted(state.parents.values(), key=self._slowness)
+        parents = self._quickest_first()
         helpful = [p for p in parents if state.now - p.behind_at < HELPFUL_MS]
         if len(parents) > 2 or len(helpful) < 2:
             self.leave(parents[-1].name)
         if len(state.parents) > 1:
             state.set_timer("review", state.now + state.timers.second_parent_review_ms)
 
-    def _slowness(self, parent: Parent) -> tuple[int, float, str]:
-        neighbour = self.state.neighbours.get(parent.name)
-        cost = neighbour.cost_ms() if neighbour else float("inf")
-        return (-parent.beacon.number, cost, parent.name)
+    def _quickest_first(self) -> list[Parent]:
+        """Our parents, those with the newest beacon first, among equals those nearest to the root."""
+        neighbours = self.state.neighbours
+        by_cost = sorted(self.state.parents.values(), key=lambda p: (neighbours[p.name].cost_ms(), p.name))
+        return sorted(by_cost, key=lambda p: p.beacon, reverse=True)
