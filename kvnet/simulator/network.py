@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 from kvnet.core.messages import Frames, Message
@@ -25,7 +26,7 @@ class Direction:
     model: LinkModel
     queue: deque[tuple[float, int, tuple[Message, ...]]] = field(default_factory=deque)
     """(promised time, bytes, messages)."""
-    wake_at: float = float("inf")
+    wake_at: float = inf
     wants_room: bool = False
 
     def send(self, now: float, messages: tuple[Message, ...]) -> None:
@@ -49,9 +50,11 @@ class Link:
 
     def __init__(self, wan: Wan, dialler: str, listener: str, rng: random.Random) -> None:
         self.ends = (dialler, listener)
-        self.up: set[str] = set()
-        """Ends that have been told of it."""
         self.alive = True
+        self.is_half_open = False
+        """One end died without a word."""
+        self.breaks_at = inf
+        """When the other end gives it up."""
         self.directions = {
             dialler: Direction(wan.link(dialler, listener, rng)),
             listener: Direction(wan.link(listener, dialler, rng)),

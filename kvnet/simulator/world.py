@@ -9,7 +9,10 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from itertools import count
+from math import inf
 from typing import Final
 
 from kvnet.core.entries import Epoch, Put, record_hash
@@ -40,17 +43,18 @@ from kvnet.core.events import (
 from kvnet.core.frames import Frame, cut_frame
 from kvnet.core.messages import Frames, Message
 from kvnet.core.replica import Replica
+from kvnet.core.root import Phase
 from kvnet.core.versions import GENESIS
 from kvnet.simulator.disk import SimulatedJournal
 from kvnet.simulator.network import Link
 from kvnet.timers import Timers
+from kvnet.topology.link import USER_TIMEOUT_MS
 from kvnet.topology.schema import Topology
 from kvnet.topology.wan import Wan
 from kvnet.transport.address_book import AddressBook
 
 ROOT: Final = "coordinator"
 DIAL_TIMEOUT_MS: Final = 5000.0
-REFUSED_MS: Final = 1.0
 
 
 class Node:
@@ -62,16 +66,18 @@ class Node:
         self.core: Replica | None = None
         self.links: dict[str, Link] = {}
         self.dialling: set[str] = set()
-        self.deadline = float("inf")
+        self.deadline = inf
         self.reports: list[tuple[float, str, str]] = []
         self.messages_sent = 0
+        """WebSocket messages: all that is pending for a link in one turn."""
+        self.control_messages_sent = 0
+        """Those of them without a frame."""
         self.refused_writes = ""
+        self.now = 0.0
 
     def unsent_bytes(self, peer: str) -> int:
         link = self.links.get(peer)
         return link.directions[self.name].model.unsent_bytes(self.now) if link else 0
-
-    now = 0.0
 
 
 class World:
@@ -97,7 +103,6 @@ class World:
         self.cut_at: dict[int, float] = {}
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
-        self._starts = count(1)
         members = tuple(pop.code for pop in topology.pops)
         book = AddressBook(topology)
         self.configs = {name: book.config(name) for name in (ROOT, *members)}
@@ -130,12 +135,14 @@ class World:
 
     # -- nodes -----------------------------------------------------------------------------------------------
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, *, accept_loss: bool = False, recover: bool = False) -> None:
+        """Start a node on the journal it has; the flags matter at the coordinator only."""
         node = self.nodes[name]
-        seed = self.rng.getrandbits(64)
-        node.core = Replica(
-            self.configs[name], self.timers, node.journal, node, random.Random(seed), lambda: self.now
-        )
+        assert node.core is None, f"{name} runs already"
+        node.refused_writes = ""
+        config = replace(self.configs[name], accept_loss=accept_loss, recover=recover, fresh=not self.cut_at)
+        rng = random.Random(self.rng.getrandbits(64))
+        node.core = Replica(config, self.timers, node.journal, node, rng, lambda: self.now)
         self._feed(node, Started())
 
     def start_all(self) -> None:
@@ -143,19 +150,28 @@ class World:
             self.start(name)
 
     def crash(self, name: str, *, silent: bool = False) -> None:
-        """Stop a node. Its peers' connections break at once, or (`silent`) just never answer again."""
+        """Stop a node; it keeps its journal. Its peers' connections break at once.
+
+        `silent`: as if its machine lost power. A connection then breaks USER_TIMEOUT_MS after its peer has sent
+        something that nobody acknowledges.
+        """
         node = self.nodes[name]
         node.core = None
-        node.deadline = float("inf")
+        node.deadline = inf
         node.dialling.clear()
         for peer, link in list(node.links.items()):
             del node.links[peer]
             if silent:
+                link.is_half_open = True
                 continue
             link.alive = False
-            other = self.nodes[peer]
-            delay = self.wan.one_way_ms(name, peer)
-            self.at(self.now + delay, lambda other=other, link=link: self._lose(other, link))  # type: ignore[misc]
+            lose = partial(self._lose, self.nodes[peer], link)
+            self.at(self.now + self.wan.one_way_ms(name, peer), lose)
+
+    def wipe(self, name: str) -> None:
+        """Empty a stopped node's disk."""
+        assert self.nodes[name].core is None, f"{name} runs"
+        self.nodes[name].journal.clear()
 
     def live(self) -> list[Node]:
         return [node for node in self.nodes.values() if node.core is not None]
@@ -240,8 +256,15 @@ class World:
 
     # -- writing ---------------------------------------------------------------------------------------------
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the coordinator takes writes."""
+        core = self.nodes[ROOT].core
+        return core is not None and core.root.phase is Phase.OPEN
+
     def write(self, size: int = 100) -> int:
         """Have the coordinator cut a frame of one entry; return its seq."""
+        assert self.is_open, "the coordinator takes no writes"
         node = self.nodes[ROOT]
         epoch, seq = node.journal.position.epoch, node.journal.position.seq + 1
         key, value = b"key-%d" % self.rng.randrange(1000), bytes(size)
@@ -337,13 +360,17 @@ class World:
             for message in messages:
                 self.trace(self.now, node.name, f"-> {peer} {_brief(message)}")
         node.messages_sent += 1
+        node.control_messages_sent += not any(type(message) is Frames for message in messages)
+        if link.is_half_open and link.breaks_at == inf:
+            link.breaks_at = self.now + USER_TIMEOUT_MS
+            self.at(link.breaks_at, lambda: self._close(link))
         direction = link.directions[node.name]
         direction.send(self.now, messages)
         self._wake(link, node.name, direction.next_due())
 
     def _wake(self, link: Link, sender: str, at_ms: float) -> None:
         direction = link.directions[sender]
-        if at_ms == float("inf") or at_ms >= direction.wake_at:
+        if at_ms == inf or at_ms >= direction.wake_at:
             return
         direction.wake_at = at_ms
         self.at(max(at_ms, self.now), lambda: self._deliver(link, sender, at_ms))
@@ -352,7 +379,7 @@ class World:
         direction = link.directions[sender]
         if not link.alive or direction.wake_at != woken_at:
             return
-        direction.wake_at = float("inf")
+        direction.wake_at = inf
         if self.now >= direction.model.dead_at_ms:
             self._close(link)
             return
