@@ -25,7 +25,9 @@ MEMORY_PER_NODE_BYTES: Final = 8 * MIB
 DISK_PER_NODE_BYTES: Final = 4 * MIB
 CLAIM_OFFSET: Final = FIRST_POP_OFFSET - 1
 """No node listens here: the launcher holds this port of the block it has chosen."""
-BLOCK_STEP: Final = 100
+BLOCK_STEP: Final = 400
+"""Blocks begin at multiples of it from the topology's base, whatever their size: two that start at the same time
+then have the same claim or no port in common."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,8 @@ class Roster:
         return {name: life.pid for name, life in self.lives.items()}
 
     def up_since_ms(self) -> dict[str, float | None]:
-        """Return since when each PoP listens, in unix milliseconds."""
-        return {code: self.lives[code].up_since_ms for code in self.edges}
+        """Return since when the coordinator and each PoP listen, in unix milliseconds."""
+        return {name: self.lives[name].up_since_ms for name in (COORDINATOR, *self.edges)}
 
     def listening(self) -> list[str]:
         """Return the nodes that can be spoken to."""

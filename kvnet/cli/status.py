@@ -75,7 +75,7 @@ class View:
         if isinstance(self.report, str):
             lines.append(f"monitor {self.report}")
         elif self.report.get("writes"):
-            violations = len(self.report.get("violations", []))
+            violations = self.report.get("violation_count", 0)
             bound = f"the bound was broken {violations} times" if violations else "the bound held"
             p50_ms, p99_ms = (self.report.get(f"converge_{p}_ms") for p in ("p50", "p99"))
             times = (

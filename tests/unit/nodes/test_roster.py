@@ -61,7 +61,7 @@ def test_missing_names_the_node_that_is_not_ready(roster, name):
 def test_truth_tells_who_listens(roster):
     first, second = roster.edges
     say(roster, first, "ready")
-    assert roster.up_since_ms() == {first: 5.0, second: None}
+    assert roster.up_since_ms() == {"coordinator": None, first: 5.0, second: None}
 
 
 def test_unknown_node_is_refused_with_a_guess(roster):
