@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Final
 
 from kvnet.core.events import Effect, JournalPort, LinkPort, Report, Send
@@ -68,6 +69,11 @@ class Neighbour:
         self.rtts = [(at, rtt) for at, rtt in self.rtts if now - at < RTT_WINDOW_MS][-RTT_SAMPLES_MAX + 1 :]
         self.rtts.append((now, max(0.0, rtt_ms)))
         self.rtt_ms = min(rtt for _, rtt in self.rtts)
+
+    @property
+    def rtt_median_ms(self) -> float:
+        """The usual round trip of the last minute: what a configured one is compared with."""
+        return median(rtt for _, rtt in self.rtts)
 
     @property
     def one_way_ms(self) -> float:

@@ -49,7 +49,7 @@ def test_summary_tells_who_is_level_and_who_is_silent():
 
 
 def test_broken_bound_is_told():
-    report = {"writes": 3, "violations": [{"write": "1-2"}], "converge_p50_ms": 1, "converge_p99_ms": 2}
+    report = {"writes": 3, "violation_count": 1, "converge_p50_ms": 1, "converge_p99_ms": 2}
     told = View.of(CLUSTER, {"coordinator": "down", "fra": "down", "nrt": "down"}, report).summary()[1]
     assert "broken 1 times" in told
 
