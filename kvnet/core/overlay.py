@@ -93,7 +93,14 @@ class Overlay:
                 state.out.append(Disconnect(neighbour.name, "ladder link unused"))
                 neighbour.ladder_used_at = now
         self._dial_due()
-        state.set_timer("overlay", now + state.jittered(TICK_MS))
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Come back in a second while a link is down or lent; a whole overlay waits for its round of adverts."""
+        neighbours = self.state.neighbours
+        lent = any(neighbour.ladder_used_at is not None for neighbour in neighbours.values())
+        if lent or not neighbours.keys() >= self.wanted.keys():
+            self.state.set_timer_earlier("overlay", self.state.now + self.state.jittered(TICK_MS))
 
     def _replace(self, wanted: Wanted) -> None:
         """Give a dead link's place to the next nearest, or to another random PoP."""
@@ -141,6 +148,7 @@ class Overlay:
                 neighbour.ladder_used_at = state.now  # nobody's place any more: closed when it proves unused
         elif dialled_for_ladder:
             neighbour.ladder_used_at = state.now
+            self._look_again()
         self.send_advert(neighbour, wants_echo=False)
         return neighbour
 
@@ -194,8 +202,9 @@ class Overlay:
         state.send(neighbour.name, advert)
 
     def advert_all(self) -> None:
-        """The regular round of adverts."""
+        """The regular round of adverts, and the regular look at the overlay."""
         state = self.state
+        self.tick()
         for neighbour in state.neighbours.values():
             self.send_advert(neighbour, wants_echo=False)
         state.set_timer("advert", state.now + state.jittered(state.timers.advert_interval_ms))
