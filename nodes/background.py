@@ -70,7 +70,8 @@ class _PipeReporter:
 
     def failed(self, error: KvnetError) -> None:
         self._tell(failed=str(error), usage=isinstance(error, ConfigError))
-        print_notice(str(error))
+        if self._descriptor is None:  # the starter didn't hear it, and tell it
+            print_notice(str(error))
 
     def _tell(self, **report: Any) -> None:
         if self._descriptor is not None:

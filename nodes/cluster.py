@@ -135,11 +135,11 @@ class RunFolder:
         Addresses, limits and `pids` are written as they are now.
 
         Raises:
-            ConfigError: it holds another network's data, or a secret that is too short.
+            ConfigError: it can't be made, holds another network's data, or a secret that is too short.
             OSError: the disk refused.
         """
         self.check_owner(topology)
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_folder()
         self._make_secret()
         identity = self.identity() if self.cluster_file.exists() else _new_identity()
         replace_file(self.topology_file, dump_yaml(topology).encode(), durable=True)
@@ -236,8 +236,9 @@ class RunFolder:
 
         Raises:
             FolderInUse: another launcher has it.
+            ConfigError: there can't be such a folder.
         """
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_folder()
         with self.lock_file.open("a+b") as file:
             os.fchmod(file.fileno(), PRIVATE)
             try:
@@ -255,6 +256,14 @@ class RunFolder:
 
     def _write_document(self, document: Mapping[str, Any]) -> None:
         replace_file(self.cluster_file, json.dumps(document, ensure_ascii=False).encode(), durable=True)
+
+    def _make_folder(self) -> None:
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path} can't be a run folder ({error.strerror}): name another one with --data"
+            ) from None
 
     def _make_secret(self) -> None:
         try:
