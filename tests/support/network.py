@@ -180,12 +180,13 @@ class Client:
         path: str,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        *,
+        token: str | None = "",
     ) -> Answer:
+        """Return the answer to one request; without `token` it is the administrator's, with None there is none."""
+        bearer = {} if token is None else {"Authorization": f"Bearer {token or self._token}"}
         async with self.session.request(
-            method,
-            self._urls[node] + path,
-            data=body,
-            headers={"Authorization": f"Bearer {self._token}", **(headers or {})},
+            method, self._urls[node] + path, data=body, headers={**bearer, **(headers or {})}
         ) as response:
             return Answer(response.status, response.headers, await response.read())
 
