@@ -76,6 +76,9 @@ class Network:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession()
+        # aiohttp would send a PUT again on its own and tell of the second failure alone; we know which of two
+        # failures leaves the outcome open, and where else to ask.
+        self._session._retry_connection = False  # noqa: SLF001
         route = self._route or Route(await fastest_first(self._session, self._directory))
         self._route = route
         self._exchange = Exchange(self._session, self._directory, route, self._timeout_s)

@@ -66,6 +66,26 @@ async def test_write_whose_answer_was_lost_is_answered_elsewhere_and_not_repeate
     assert store.seq == version.seq == 1
 
 
+async def test_write_to_an_edge_that_dies_over_it_may_have_been_made():
+    """aiohttp sent it a second time by itself: that one was refused at the door, and the first was forgotten."""
+    requests = []
+
+    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
+        server.close()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(die, "127.0.0.1", 0)
+    place = {"city": "Tokyo", "country": "JP", "lat": 35.76, "lon": 139.39}
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    cluster = {"account_id": ACCOUNT, "tokens": {"write": TOKEN}, "pops": {"nrt": {"url": url, **place}}}
+    async with kvnet.connect(cluster=cluster, near="Tokyo") as net:
+        with pytest.raises(RequestError) as caught:
+            await net.namespace("f" * 32).put("theme", b"dark")
+    assert len(requests) == 1
+    assert not caught.value.definite
+
+
 async def test_every_write_has_a_request_id_of_its_own(cluster, edges, store):
     store.create("settings")
     async with kvnet.connect(cluster=cluster, near="Tokyo") as net:
