@@ -157,6 +157,7 @@ class Client:
         """Work in the namespace called `title`, made with `create_namespace`."""
         self.network = network
         self.session = session
+        session._retry_connection = False  # what was sent may have been done: that is for us to know
         self.title = title
         cluster = network.folder.cluster()
         self._token = cluster["tokens"]["admin"]
