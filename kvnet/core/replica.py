@@ -85,6 +85,8 @@ class Replica:
                 if position.seq <= state.tip.seq:
                     state.applied = position
                 self._answer_asks()
+                if state.is_root:
+                    self.root.on_progress()
             case DeadlineReached():
                 self._on_deadline()
             case LinkWritable(peer):

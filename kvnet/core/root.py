@@ -66,13 +66,13 @@ class Root:
             self._beacon()
 
     def on_progress(self) -> None:
-        """Frames came while catching up: go on until the member that gives them has no more."""
+        """Frames came or were applied while catching up: go on until the member that gives them has no more."""
         if self.phase is not Phase.CATCHING_UP:
             return
         state = self.state
         here = (state.tip.epoch, state.tip.seq)
         if any(self._ahead.get(name, here) > here for name in state.parents):
-            state.set_timer("root", state.now + CATCH_UP_PATIENCE_MS)
+            self._catch_up()
         else:
             self._decide()
 
@@ -88,43 +88,47 @@ class Root:
             self._decide()
 
     def _decide(self) -> None:
+        """Open, fetch or refuse, once the disk has what was fetched: an epoch begins where the writer stands."""
         state, config = self.state, self.state.config
+        if state.applied != state.tip:
+            self._catch_up()
+            return
         here = (state.tip.epoch, state.tip.seq)
         ahead = {name: there for name, there in self._ahead.items() if there > here}
-        if state.tip.seq == 0 and (ahead or not config.fresh):
-            if not config.recover:
-                self._refuse("the coordinator's disk is empty but its network has a history; start with --recover")
-                return
-            if not ahead and not config.accept_loss:
-                self._refuse(
-                    "no member that could fill the coordinator's empty disk is reached; start its PoPs, "
-                    "or start with --recover and --accept-loss to begin a new history"
-                )
-                return
-        if not ahead:
-            self._open()
-            return
+        is_lost = state.tip.seq == 0 and (bool(ahead) or not config.fresh)
         best = sorted(
             (there, name) for name, there in ahead.items() if name not in self._tried and name in state.neighbours
         )
-        if not best and config.accept_loss and state.tip.seq:
+        if is_lost and not config.recover:
+            self._refuse("the coordinator's disk is empty but its network has a history; start with --recover")
+        elif best:
+            self._fetch_from(best[-1][1])
+            self._catch_up()
+        elif config.accept_loss or not (ahead or is_lost):
             self._open()
-            return
-        if not best:
+        elif is_lost:
+            self._refuse(
+                "no member is reached that could fill the coordinator's empty disk; start its PoPs, "
+                "or start with --recover and --accept-loss to begin a new history"
+            )
+        else:
             behind = max(there[1] for there in ahead.values()) - state.tip.seq
             self._refuse(
                 f"the network is {behind} writes ahead and no member can give them back; "
                 "start with --accept-loss to go on without them"
             )
-            return
-        name = best[-1][1]
-        if name not in state.parents:
-            for other in list(state.parents):
-                self.tree.leave(other)
-            self._tried.add(name)
-            self.tree.add_parent(name, late=True)
+
+    def _catch_up(self) -> None:
         self.phase = Phase.CATCHING_UP
-        state.set_timer("root", state.now + CATCH_UP_PATIENCE_MS)
+        self.state.set_timer("root", self.state.now + CATCH_UP_PATIENCE_MS)
+
+    def _fetch_from(self, name: str) -> None:
+        if name in self.state.parents:
+            return
+        for other in list(self.state.parents):
+            self.tree.leave(other)
+        self._tried.add(name)
+        self.tree.add_parent(name, late=True)
 
     def _refuse(self, why: str) -> None:
         if self.phase is not Phase.REFUSING:
