@@ -41,8 +41,7 @@ class Stream:
     def take(self, peer: str, message: Frames) -> bool:
         """Take what continues our history from a parent's message; return whether the tip moved.
 
-        Repeated frames are dropped; a frame of another history bars the peer. Who leaves a gap is no parent any
-        more: it counts us further than we are, and a new subscription must tell it.
+        Repeated frames are dropped; a frame of another history bars the peer.
         """
         state = self.state
         tip = state.tip
@@ -57,9 +56,7 @@ class Stream:
                     self.frames_duplicate += 1
                     continue
                 if first > tip.seq + 1:
-                    state.report("gap", f"{peer} goes on at {first}, we are at {tip}")
-                    self._leave(peer)
-                    break
+                    break  # a gap: sent for a subscription before this one, for another tip
                 frame = read_frame(data)
             except ProtocolError as error:
                 state.report("malformed", f"{peer}: {error}")

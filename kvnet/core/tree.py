@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvnet.core.messages import Advert, Beacon, Reason, Refused, Subscribe, Unsubscribe
-from kvnet.core.state import NEVER, Neighbour, NodeState, Parent
+from kvnet.core.state import NEVER, NO_BEACON, Neighbour, NodeState, Parent
 
 HYSTERESIS_MS: Final = 5.0
 HYSTERESIS_SHARE: Final = 0.10
@@ -20,6 +20,7 @@ BEHIND_MS: Final = 50.0
 HELPFUL_MS: Final = 30_000.0
 MOVING_MS: Final = 1000.0
 USELESS_MS: Final = 5000.0
+SUCCESSOR_PATIENCE_MS: Final = 1000.0
 PARENTS_MAX: Final = 3
 
 
@@ -29,6 +30,8 @@ class Tree:
     def __init__(self, state: NodeState) -> None:
         self.state = state
         self._moving_until = NEVER
+        self._successor = ""
+        """The parent that shall replace the others, as soon as it has proven that it serves us."""
         self.parent_changes = 0
 
     # -- whom we may take ------------------------------------------------------------------------------------
@@ -57,7 +60,7 @@ class Tree:
         advert = neighbour.advert
         if advert is None or state.is_root or not state.parents or not self.may_serve(neighbour):
             return
-        if state.config.name in advert.path:
+        if state.config.name in advert.path or self._awaits_successor():
             return
         if state.now < self._moving_until:
             # Asked to move: any neighbour with our beacon, room, and a path without us will do.
@@ -82,14 +85,29 @@ class Tree:
             state.set_timer_earlier("review", state.now + state.timers.second_parent_review_ms)
 
     def replace_parents(self, peer: str, *, late: bool) -> None:
-        """Subscribe there, then leave the old parent; of several all but the quickest, which `review` judges.
+        """Subscribe there; with its first beacon it takes the place of the others (`_succeed`)."""
+        if len(self.state.parents) == PARENTS_MAX:
+            self.leave(self._quickest_first()[-1].name)
+        self.add_parent(peer, late=late)
+        self._successor = peer
+
+    def _awaits_successor(self) -> bool:
+        """Whether a new parent may still prove itself; one that doesn't in time is left."""
+        parent = self.state.parents.get(self._successor)
+        if parent is None or self.state.now - parent.since < SUCCESSOR_PATIENCE_MS:
+            return parent is not None
+        self.leave(self._successor)
+        return False
+
+    def _succeed(self) -> None:
+        """Leave the old parent for its successor; of several all but the quickest, which `review` judges.
 
         Who has two parents has them because packets get lost; a nearer one doesn't make up for that.
         """
-        old = self._quickest_first()
-        self.add_parent(peer, late=late)
-        for parent in old[1:] or old:
-            self.leave(parent.name)
+        old = [parent.name for parent in self._quickest_first() if parent.name != self._successor]
+        self._successor = ""
+        for name in old[1:] or old:
+            self.leave(name)
 
     def leave(self, peer: str) -> None:
         if self.state.parents.pop(peer, None) is not None:
@@ -130,8 +148,11 @@ class Tree:
         if state.config.name in message.path or message.head_seq > state.tip.seq:
             return False
         if message.beacon > parent.beacon:
-            self._compare(parent, message)
+            if parent.beacon > NO_BEACON:  # the first is as late as our subscription, not as its link
+                self._compare(parent, message)
             parent.beacon, parent.beacon_at = message.beacon, state.now
+        if peer == self._successor:
+            self._succeed()
         latency = message.latency_ms + neighbour.one_way_ms
         if message.beacon > state.beacon:
             state.beacon = message.beacon
