@@ -1,0 +1,55 @@
+"""The same seed gives the same trace, byte for byte."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from kvnet.simulator.world import ROOT
+from tests.support.worlds import make_world, settle, start, write_for
+
+
+def trace_of(seed: int) -> str:
+    """Run through loss, crashes, a cut and a restart; return the hash of all that happened."""
+    digest = hashlib.sha256()
+    world = make_world(16, seed, loss=0.1, trace=lambda *what: digest.update(repr(what).encode()))
+    start(world)
+    write_for(world, 1000)
+    victims = random.Random(seed).sample([name for name in world.nodes if name != ROOT], 3)
+    for name in victims:
+        world.crash(name, silent=True)
+    world.wan.isolate("africa")
+    world.wan_changed()
+    write_for(world, 3000)
+    world.crash(ROOT)
+    world.wan.heal_all()
+    world.wan_changed()
+    for name in (*victims, ROOT):
+        world.start(name)
+    settle(world)
+    return digest.hexdigest()
+
+
+def test_the_same_seed_gives_the_same_trace_under_any_hash_seed() -> None:
+    code = "from tests.simulation.test_determinism import trace_of; print(trace_of(7))"
+    root = Path(__file__).parents[2]
+    traces = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(root)},
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for hash_seed in ("0", "1", "4242")
+    }
+    assert traces == {trace_of(7)}
+
+
+def test_another_seed_gives_another_trace() -> None:
+    assert trace_of(7) != trace_of(8)
