@@ -20,12 +20,10 @@ from kvnet.runtime.forwarding import PATH as WRITE_PATH
 from kvnet.runtime.forwarding import WriteDesk
 from kvnet.runtime.group_commit import NOT_OPEN, GroupCommit
 from kvnet.storage.store import Store
+from nodes.cluster import RunFolder
 from nodes.context import NodeContext
 from nodes.files import replace_file
 from nodes.node import Node, run
-
-HISTORY_MARK = "history"
-"""File in the run folder that says: a history was begun here, so an empty disk is a lost one."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +55,7 @@ class Coordinator(Node):
     role = "coordinator"
 
     def __init__(self, context: NodeContext) -> None:
-        self._mark = context.data / HISTORY_MARK
+        self._mark = RunFolder(context.data).history_file
         super().__init__(context, fresh=not self._mark.exists())
         self._commit: GroupCommit | None = None
         self._refused = "The coordinator is starting; try again"
@@ -111,6 +109,8 @@ class Coordinator(Node):
 
     def _on_cut(self, event: Any) -> None:
         first = self.core.state.beacon.number == 0
+        if first and not self.store.verified:
+            self.store.mark_verified()
         if first and not self._mark.exists():
             replace_file(self._mark, b"a history was begun here\n", durable=True)
         self.driver.feed(event)
@@ -136,6 +136,13 @@ class Coordinator(Node):
 
     async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult:
         return WriteResult(await self._write_durably(operations, request_id), pending=False)
+
+    def ready(self) -> bool:
+        """Whether it writes, or holds what it had when it last did; not while an empty disk is being filled."""
+        return self.store.cluster is not None and (self._commit is not None or self.store.verified)
+
+    def emptied(self) -> None:
+        raise AssertionError("the coordinator was ordered to throw its replica away")
 
     def now_s(self) -> float:
         return time.time()

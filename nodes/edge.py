@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from kvnet.api.backend import WriteResult
 from kvnet.core.operations import Operation
 from kvnet.runtime.forwarding import Forwarder
 from kvnet.topology.schema import COORDINATOR
 from nodes.context import NodeContext
-from nodes.node import FORMED_LOOK_S, Node, run
+from nodes.node import Node, run
+
+LOOK_S: Final = 0.05
 
 
 class Edge(Node):
@@ -29,15 +32,27 @@ class Edge(Node):
             wait_for=self.wait_for,
             visibility_wait_ms=self.timers.visibility_wait_ms,
         )
-        self._look_whether_formed()
+        self._has_formed = False
+        self._look_whether_level()
 
-    def _look_whether_formed(self) -> None:
-        """Tell the launcher once this edge has a parent and all that its first beacon spoke of."""
-        state = self.core.state
-        if state.parents and state.beacon.number and state.applied.seq >= state.head_seq and self.ready():
-            self.context.say_formed(state.applied.version)
-        else:
-            asyncio.get_running_loop().call_later(FORMED_LOOK_S, self._look_whether_formed)
+    def _look_whether_level(self) -> None:
+        """Serve, and tell the launcher, once this edge has a parent and all that a beacon spoke of."""
+        state, store = self.core.state, self.store
+        level = store.cluster is not None and store.position.seq >= state.head_seq > 0
+        if not (level and state.parents and state.late_since is None):
+            asyncio.get_running_loop().call_later(LOOK_S, self._look_whether_level)
+            return
+        if not store.verified:
+            store.mark_verified()
+        if not self._has_formed:
+            self._has_formed = True
+            self.context.say_formed(store.position.version)
+
+    def emptied(self) -> None:
+        self._look_whether_level()
+
+    def ready(self) -> bool:
+        return self.store.verified
 
     async def end(self) -> None:
         """An edge leaves nothing behind: what it passed on is the coordinator's."""

@@ -50,7 +50,6 @@ from nodes.wan_control import LAUNCHER, WAN_PATH
 VERIFY_PATH: Final = "/peer/v1/verify"
 GIB: Final = 1 << 30
 MIB: Final = 1 << 20
-FORMED_LOOK_S: Final = 0.05
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 _log = logging.getLogger(__name__)
@@ -125,6 +124,7 @@ class Node(ABC):
         )
         self.core = Replica(config, self.timers, self.store, self.links, self.rng, lambda: time.time() * 1000)
         self.clock = freshness.ReplicaClock(self.store.stamp)
+        self._beacon: freshness.BeaconSeen | None = None
         self.feed = StampFeed(
             self.me,
             self.shaper,
@@ -187,6 +187,9 @@ class Node(ABC):
     def refuse_writes(self, why: str) -> None:
         raise AssertionError(f"{self.name} was ordered to refuse writes: {why}")
 
+    @abstractmethod
+    def emptied(self) -> None: ...
+
     def broken(self, error: BaseException) -> None:
         self._broken = error
         self._stop.set()
@@ -201,16 +204,20 @@ class Node(ABC):
 
     def staleness_ms(self) -> float:
         state = self.core.state
+        if state.beacon_at > NEVER and self.store.position.seq >= state.head_seq:
+            # Frames that wait for a full disk are received, but nobody can read them yet.
+            self._beacon = freshness.BeaconSeen(
+                state.beacon_at, state.beacon_time_ms, state.beacon_held_ms, state.latency_ms
+            )
         return freshness.staleness_ms(
-            now_ms=monotonic_ms() + state.beacon_held_ms,
-            beacon_at_ms=state.beacon_at,
-            latency_ms=state.latency_ms,
+            now_ms=monotonic_ms(),
             wall_ms=time.time() * 1000,
+            beacon=self._beacon,
             applied_stamp=self.store.stamp,
         )
 
-    def ready(self) -> bool:
-        return self.store.cluster is not None and not self.driver.rebuilding
+    @abstractmethod
+    def ready(self) -> bool: ...
 
     @abstractmethod
     async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult: ...

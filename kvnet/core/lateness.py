@@ -32,7 +32,7 @@ OWN_NEIGHBOURS_EVERY: Final = 8
 ROOT_ASKS_PER_SECOND: Final = 10
 ROOT_ASKS_BURST: Final = 20
 SUBSCRIBE_PATIENCE_MS: Final = 1000.0
-"""A parent that was taken and has delivered nothing for this long (and two round trips) is not one."""
+"""A parent that was taken and has delivered nothing for this long is not one."""
 
 
 class Lateness:

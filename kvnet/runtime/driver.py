@@ -91,10 +91,13 @@ class DrivenLinks(Protocol):
 
 
 class Commands(Protocol):
-    """What the core orders of the coordinator's writer, and what any node does when its driver breaks."""
+    """What the core orders of the coordinator's writer, and what any node hears of its driver."""
 
     def open_epoch(self, epoch: int) -> None: ...
     def refuse_writes(self, why: str) -> None: ...
+    def emptied(self) -> None:
+        """The replica was thrown away: it must not serve until it stands where the network stands again."""
+
     def broken(self, error: BaseException) -> None:
         """An assertion failed or the disk is gone: the node must stop, its state can't be trusted."""
 
@@ -132,7 +135,6 @@ class Driver:
         self._deadline_ms = inf
         self._armed_ms = inf
         self._erasing: asyncio.TimerHandle | None = None
-        self._rebuilt_at_seq = 0
         self._waiters = Waiters()
         self._notices = Notices(_log)
         self.reports: Counter[str] = Counter()
@@ -165,16 +167,10 @@ class Driver:
         """Whether the disk has refused frames and not yet taken them."""
         return self._retry is not None
 
-    @property
-    def rebuilding(self) -> bool:
-        """Whether the replica was emptied and isn't yet where it had been: it must not serve."""
-        return self._store.position.seq < self._rebuilt_at_seq
-
     def status(self) -> dict[str, Any]:
         """What `/status` tells about this part."""
         return {
             "storage_full": self.full,
-            "rebuilding": self.rebuilding,
             "frames_pending": len(self._frames),
             "reports": dict(self.reports),
         }
@@ -313,8 +309,8 @@ class Driver:
 
     def _reset(self) -> None:
         self._reset_due = False
-        self._rebuilt_at_seq = max(self._rebuilt_at_seq, self._store.position.seq)
         self._store.reset()
+        self._commands.emptied()
         self.feed(Applied(GENESIS))
 
     def _erase(self) -> None:

@@ -5,8 +5,7 @@ Wall times are milliseconds since 1970; `now_ms` and `beacon_at_ms` are this pro
 
 from __future__ import annotations
 
-from math import isinf
-from typing import Final
+from typing import Final, NamedTuple
 
 _COUNTER_BITS: Final = 16
 """A stamp is milliseconds since 1970 << 16 | counter (core.clock)."""
@@ -46,15 +45,28 @@ class ReplicaClock:
         return self._floor_ms
 
 
-def staleness_ms(
-    *, now_ms: float, beacon_at_ms: float, latency_ms: float, wall_ms: float, applied_stamp: int
-) -> float:
+class BeaconSeen(NamedTuple):
+    """A beacon whose head this replica has applied."""
+
+    at_ms: float
+    """When it came, by this process's monotonic clock."""
+    time_ms: float
+    """The root's wall clock when it was sent."""
+    held_ms: float
+    """How long nodes on its path sat on it."""
+    latency_ms: float
+    """One way from the root, by the least round trips of its path."""
+
+
+def staleness_ms(*, now_ms: float, wall_ms: float, beacon: BeaconSeen | None, applied_stamp: int) -> float:
     """Return an upper bound on the age of a replica's view.
 
-    With a beacon: the time since it arrived, and the round trips on its path (`latency_ms` is one way, half of
-    them). Before the first (`beacon_at_ms` is minus infinity): the age of the last applied frame by this host's
-    clock, which is all that a replica can know that was restarted alone.
+    With a beacon: the time since it arrived, what it was held for and the round trips on its path; or its age by
+    the wall clocks, where that is more: then packets were lost on its way, which round trips don't tell. Before
+    the first: the age of the last applied frame by this host's clock, all that a replica can know that was
+    restarted alone.
     """
-    if isinf(beacon_at_ms) or isinf(latency_ms):
+    if beacon is None:
         return max(0.0, wall_ms - stamp_ms(applied_stamp))
-    return max(0.0, now_ms - beacon_at_ms) + 2 * latency_ms
+    by_path = max(0.0, now_ms - beacon.at_ms) + beacon.held_ms + 2 * beacon.latency_ms
+    return max(by_path, wall_ms - beacon.time_ms)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import lmdb
 
@@ -29,6 +29,8 @@ from kvnet.storage.state import STATE_KEY, State, Tally, read_state, read_tallie
 from kvnet.storage.verification import Verification, verify
 
 __all__ = ["Durability", "ListedKey", "Store", "StoredRecord", "Verification"]
+
+_VERIFIED_KEY: Final = b"verified"
 
 
 class _View(NamedTuple):
@@ -85,6 +87,7 @@ class Store:
     def _load(self) -> None:
         with self._environment.view() as txn:
             state = read_state(txn, self._meta)
+            self._verified = txn.get(_VERIFIED_KEY, db=self._meta) is not None
             tallies = read_tallies(txn, self._meta)
             self._erasing_some = txn.stat(self._erasing)["entries"] > 0
             with txn.cursor() as cursor:
@@ -97,6 +100,17 @@ class Store:
     def discarded(self) -> bool:
         """Whether what the folder held had to be deleted unopened: the machine went down without a clean stop."""
         return self._environment.discarded
+
+    @property
+    def verified(self) -> bool:
+        """Whether this replica has once stood where the network stood; only then may it serve, also when alone."""
+        return self._verified
+
+    def mark_verified(self) -> None:
+        """Remember, over restarts, that it has; until `reset`."""
+        with self._environment.write() as txn:
+            txn.put(_VERIFIED_KEY, b"", db=self._meta)
+        self._verified = True
 
     # The state as of the last commit.
 
@@ -216,7 +230,9 @@ class Store:
                 txn.drop(db, delete=False)
             for namespace in self._tallies:
                 txn.delete(tally_key(namespace), db=self._meta)
+            txn.delete(_VERIFIED_KEY, db=self._meta)
             txn.put(STATE_KEY, empty.pack(), db=self._meta)
+        self._verified = False
         self._tallies = {SYSTEM_NAMESPACE: Tally(root_prefix(0))}
         self._erasing_some = False
         catalogue = self.catalogue.changed(dict.fromkeys(self.catalogue.items))

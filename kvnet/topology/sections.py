@@ -133,7 +133,7 @@ class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     edge_durability: EdgeDurability = "none"
     """`commit` syncs every commit of an edge; `none` leaves it to the kernel, and an edge whose machine
     crashed starts empty and is refilled by its neighbours."""
-    map_size_gib: Gibibytes = 8
+    map_size_gib: Gibibytes = 256
     """The most an LMDB environment can hold; address space, not disk."""
     edge_journal_mib: Mebibytes = 64
     """Tail of the journal an edge keeps to serve repair. More: neighbours away for longer need no snapshot."""

@@ -86,6 +86,9 @@ class Commands:
     def refuse_writes(self, why):
         self.log.append(f"refuse {why}")
 
+    def emptied(self):
+        self.log.append("emptied")
+
     def broken(self, error):
         self.log.append(f"broken {type(error).__name__}")
 
@@ -242,25 +245,8 @@ async def test_emptying_forgets_what_was_to_be_applied_before(node):
     node.core.script[PeerLost] = [Apply((frames[0],)), Empty()]
     node.driver.on_lost("ams")
     await until(lambda: Applied(GENESIS) in node.log)
-    assert node.log == [PeerLost("ams"), "flush", "reset", Applied(GENESIS)]
+    assert node.log == [PeerLost("ams"), "flush", "reset", "emptied", Applied(GENESIS)]
     assert node.disk.position == GENESIS
-
-
-async def test_an_emptied_replica_doesnt_serve_until_it_is_back_where_it_was(node):
-    maker, frames = frames_of_a_history(3)
-    node.take_frames(frames)
-    await until(lambda: node.disk.position.seq == 4)
-    assert not node.driver.rebuilding
-    node.core.script[PeerLost] = [Empty()]
-    node.driver.on_lost("ams")
-    await until(lambda: node.disk.position == GENESIS)
-    assert node.driver.rebuilding
-    node.take_frames(frames[:2])
-    await until(lambda: node.disk.position.seq == 3)
-    assert node.driver.rebuilding
-    node.take_frames(frames[2:])
-    await until(lambda: node.disk.position == maker.position)
-    assert not node.driver.rebuilding
 
 
 @pytest.mark.parametrize("error", [Divergence("digest"), ProtocolError("body")])
@@ -270,7 +256,7 @@ async def test_a_diverged_replica_tells_the_core_and_starts_over(node, error):
     node.core.script[Diverged] = [Empty()]
     node.take_frames(frames)
     await until(lambda: Applied(GENESIS) in node.log)
-    assert node.log[2:] == ["apply [1, 3, 4]", Diverged(str(error)), "flush", "reset", Applied(GENESIS)]
+    assert node.log[2:] == ["apply [1, 3, 4]", Diverged(str(error)), "flush", "reset", "emptied", Applied(GENESIS)]
     assert node.driver.status()["reports"] == {"diverged": 1}
     node.take_frames(frames)
     await until(lambda: node.disk.position == maker.position)

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from math import inf
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvnet.runtime.freshness import ReplicaClock, staleness_ms, stamp_ms
+from kvnet.runtime.freshness import BeaconSeen, ReplicaClock, staleness_ms, stamp_ms
 
 WALL = 1_522_540_800_000.0
 
@@ -55,17 +53,18 @@ def test_replica_time_never_goes_back_whatever_comes(events):
 
 
 def test_staleness_is_the_beacons_age_and_the_round_trips_on_its_path():
-    bound = staleness_ms(
-        now_ms=1300.0, beacon_at_ms=1000.0, latency_ms=80.0, wall_ms=WALL, applied_stamp=stamp(WALL)
-    )
-    assert bound == 300 + 160
+    beacon = BeaconSeen(at_ms=1000.0, time_ms=WALL, held_ms=20.0, latency_ms=80.0)
+    assert staleness_ms(now_ms=1300.0, wall_ms=WALL + 390, beacon=beacon, applied_stamp=0) == 300 + 20 + 160
+
+
+def test_a_beacon_that_lost_packets_held_up_is_as_old_as_its_time_says():
+    """Staleness once counted from the arrival alone: a retransmitted beacon made a PoP look too fresh."""
+    beacon = BeaconSeen(at_ms=1000.0, time_ms=WALL, held_ms=0.0, latency_ms=80.0)
+    assert staleness_ms(now_ms=1000.0, wall_ms=WALL + 900, beacon=beacon, applied_stamp=0) == 900
 
 
 def test_a_replica_that_heard_nothing_yet_is_as_stale_as_its_last_frame():
-    bound = staleness_ms(
-        now_ms=5.0, beacon_at_ms=-inf, latency_ms=inf, wall_ms=WALL + 9000, applied_stamp=stamp(WALL)
-    )
-    assert bound == 9000
+    assert staleness_ms(now_ms=5.0, wall_ms=WALL + 9000, beacon=None, applied_stamp=stamp(WALL)) == 9000
 
 
 def test_a_stamp_holds_milliseconds_above_its_counter():

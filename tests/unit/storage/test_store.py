@@ -589,6 +589,24 @@ def test_reset_leaves_an_empty_store_that_can_take_another_history(folder, maker
     store.close()
 
 
+def test_verified_outlives_a_restart_and_not_a_reset(folder, maker):
+    """A wiped or emptied replica once served what it had halfway through its refill."""
+    maker.create_namespace("a")
+    store = open_store(folder)
+    store.apply([maker.cut()])
+    assert not store.verified
+    store.mark_verified()
+    store.close()
+    store = open_store(folder)
+    assert store.verified
+    store.reset()
+    assert not store.verified
+    store.close()
+    store = open_store(folder)
+    assert not store.verified
+    store.close()
+
+
 def test_reset_changes_the_catalogues_generation(store, maker, namespace):
     generation = store.catalogue_generation
     store.reset()
