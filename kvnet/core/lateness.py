@@ -182,7 +182,7 @@ class Lateness:
             return
         if len(state.parents) >= PARENTS_MAX:
             self._drop_silent()
-        if len(state.parents) >= PARENTS_MAX or state.now < self._second_after:
+        if len(state.parents) >= PARENTS_MAX or (state.parents and state.now < self._second_after):
             return
         self._second_after = state.now + max(SECOND_PARENT_MS, 2 * neighbour.rtt_ms)
         state.set_timer_earlier("retry", self._second_after)
@@ -195,7 +195,7 @@ class Lateness:
             p for p in state.parents.values() if state.now - max(p.since, p.heard_at) > SUBSCRIBE_PATIENCE_MS
         ]
         if silent:
-            self.tree.leave(min(silent, key=lambda p: (p.heard_at, p.since, p.name)).name)
+            self.tree.leave(min(silent, key=lambda p: (max(p.since, p.heard_at), p.name)).name)
 
     def on_retry(self) -> None:
         self._try_all()
