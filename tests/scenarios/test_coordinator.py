@@ -1,0 +1,255 @@
+"""The coordinator starts as a replica: it opens an epoch only where nothing acknowledged can be lost."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from kvnet.core.events import Diverged
+from kvnet.core.messages import Ask, Beacon, BeaconId, Frames, Reason, Refused, Subscribe, Unsubscribe
+from kvnet.core.versions import GENESIS
+from tests.support.conversation import ROOT, Conversation, advert_of, frames_of, history, subscribe
+
+H = history(6)
+EPOCH_2 = history(6, epoch=2)
+
+
+def coordinator(frames: int = 0, **flags: Any) -> Conversation:
+    flags = {"fresh": frames == 0, **flags}
+    return Conversation(ROOT, history=H[:frames], root_links=("a", "b", "c"), **flags)
+
+
+def opened(frames: int = 6) -> Conversation:
+    """A coordinator that has opened its second epoch."""
+    node = coordinator(frames)
+    node.wait(500)
+    assert node.opened() == 2
+    node.cut(EPOCH_2[6])
+    node.said()
+    return node
+
+
+def test_it_dials_its_members_and_listens_before_it_opens() -> None:
+    node = coordinator()
+    assert node.dialled() == ["a", "b", "c"]
+    node.wait(499)
+    assert node.opened() is None
+    node.wait(1)
+    assert node.opened() == 1
+
+
+def test_members_that_are_not_ahead_do_not_keep_it() -> None:
+    node = coordinator(4)
+    node.link("a", "b")
+    node.receive("a", advert_of(H[3].position))
+    node.receive("b", advert_of(H[1].position))
+    node.wait(500)
+    assert node.opened() == 2
+
+
+def test_the_epoch_is_above_every_epoch_that_was_seen() -> None:
+    node = coordinator(4)
+    node.link("a")
+    node.receive("a", advert_of(H[3].position._replace(epoch=7, seq=2)))
+    node.receive("a", advert_of(H[1].position))
+    node.wait(500)
+    node.receive("a", Refused(Reason.MISMATCH, GENESIS))
+    assert node.refused()
+    told_so = coordinator(4, accept_loss=True)
+    told_so.link("a")
+    told_so.receive("a", advert_of(H[3].position._replace(epoch=7, seq=2)))
+    told_so.wait(500)
+    told_so.receive("a", Refused(Reason.MISMATCH, GENESIS))
+    assert told_so.opened() == 8
+
+
+def test_it_fetches_what_a_member_has_beyond_it_in_as_many_messages_as_it_takes() -> None:
+    """The first message that didn't bring everything ended the catching up with a refusal to write."""
+    node = coordinator(3)
+    node.link("a", "b")
+    node.receive("a", advert_of(H[4].position))
+    node.receive("b", advert_of(H[5].position))
+    node.wait(500)
+    assert node.said(Subscribe) == [("b", Subscribe(H[2].position, True))]
+    node.receive("b", frames_of(H[3]))
+    assert (node.opened(), node.refused()) == (None, "")
+    node.receive("b", frames_of(H[4]))
+    assert (node.opened(), node.refused()) == (None, "")
+    node.receive("b", frames_of(H[5]))
+    assert node.opened() == 2
+    assert node.told(Unsubscribe) == ["b"]
+
+
+def test_the_epoch_waits_for_the_disk() -> None:
+    """It was opened together with the last fetched frames, so that the writer began behind them."""
+    node = coordinator(3)
+    node.link("a")
+    node.receive("a", advert_of(H[3].position))
+    node.wait(500)
+    node.commits = False
+    node.receive("a", frames_of(H[3]))
+    assert node.opened() is None
+    node.commit()
+    assert node.opened() == 2
+
+
+def test_it_refuses_when_nobody_can_give_back_what_the_network_has() -> None:
+    node = coordinator(3)
+    node.link("a", "b")
+    node.receive("a", advert_of(H[5].position))
+    node.receive("b", advert_of(H[5].position))
+    node.wait(500)
+    for _ in "ab":
+        [asked] = node.told(Subscribe)
+        node.receive(asked, Refused(Reason.HORIZON, H[5].position))
+    assert "3 writes ahead" in node.refused()
+    assert "--accept-loss" in node.refused()
+
+
+def test_a_member_that_is_ahead_and_falls_silent_is_not_forgotten() -> None:
+    """After five seconds of silence its writes were given up, without anybody having been asked."""
+    node = coordinator(3)
+    node.link("a")
+    node.receive("a", advert_of(H[5].position))
+    node.wait(500)
+    assert node.told(Subscribe) == ["a"]
+    node.wait(5000)
+    assert node.opened() is None
+    assert "--accept-loss" in node.refused()
+
+
+def test_a_member_that_was_lost_may_help_when_it_is_back() -> None:
+    node = coordinator(3)
+    node.link("a")
+    node.receive("a", advert_of(H[5].position))
+    node.wait(500)
+    node.lose("a")
+    assert node.refused()
+    node.link("a")
+    node.receive("a", advert_of(H[5].position))
+    node.receive("a", frames_of(*H[3:]))
+    assert node.opened() == 2
+
+
+def test_losing_is_accepted_only_for_what_can_not_be_fetched() -> None:
+    """Told to accept losses it didn't even ask."""
+    node = coordinator(3, accept_loss=True)
+    node.link("a", "b")
+    node.receive("a", advert_of(H[4].position))
+    node.receive("b", advert_of(H[5].position))
+    node.wait(500)
+    node.receive("b", Refused(Reason.HORIZON, H[5].position))
+    node.receive("a", frames_of(H[3], H[4]))
+    assert node.journal.position == H[4].position
+    assert node.opened() == 2
+
+
+def test_an_empty_disk_waits_to_be_told() -> None:
+    node = coordinator(fresh=False)
+    node.wait(500)
+    assert node.opened() is None
+    assert "--recover" in node.refused()
+
+
+def test_an_empty_disk_that_finds_a_history_waits_to_be_told() -> None:
+    """Whatever it believes about itself, the members know better."""
+    node = coordinator(fresh=True)
+    node.link("a")
+    node.receive("a", advert_of(H[5].position))
+    node.wait(500)
+    assert "--recover" in node.refused()
+    assert not node.told(Subscribe)
+
+
+def test_told_to_recover_it_is_filled_by_its_members() -> None:
+    node = coordinator(fresh=False, recover=True)
+    node.link("a")
+    node.receive("a", advert_of(H[5].position))
+    node.wait(500)
+    node.receive("a", frames_of(*H))
+    assert node.opened() == 2
+    assert node.journal.position == H[5].position
+
+
+def test_told_to_recover_it_does_not_begin_anew_because_nobody_is_there_yet() -> None:
+    """It opened epoch 1 a second time: two histories with the same versions."""
+    node = coordinator(fresh=False, recover=True)
+    node.wait(500)
+    assert node.opened() is None
+    assert "start its PoPs" in node.refused()
+    node.link("a")
+    node.receive("a", advert_of(H[5].position))
+    node.receive("a", frames_of(*H))
+    assert node.opened() == 2
+
+
+def test_its_children_get_its_frames_at_once_and_the_beacon_after_them() -> None:
+    node = opened()
+    node.link("a")
+    node.receive("a", subscribe(H[5].position))
+    frames, beacon = node.said_to("a", Frames, Beacon)
+    assert frames == frames_of(EPOCH_2[6])
+    assert (beacon.beacon, beacon.head_seq, beacon.path) == ((2, 1), EPOCH_2[6].last_seq, (ROOT,))
+    assert beacon.latency_ms == 0
+
+
+def test_beacons_come_each_quarter_second_while_frames_leave_and_each_half_when_none_do() -> None:
+    node = opened()
+    node.link("a")
+    node.receive("a", subscribe(H[5].position))
+    node.said()
+    times = []
+    for _ in range(400):
+        node.wait(10)
+        times += [node.now] * len(node.said_to("a", Beacon))
+    gaps = [round(after - before, -1) for before, after in pairwise(times)]
+    assert gaps[:3] == [250, 250, 250]
+    assert gaps[-5:] == [500] * 5
+
+
+def test_it_takes_sixteen_children_and_not_one_more() -> None:
+    node = opened()
+    names = [f"child-{number}" for number in range(17)]
+    node.link(*names)
+    for name in names:
+        node.receive(name, subscribe(H[5].position, late=True))
+    assert node.children == names[:16]
+    assert node.said_to("child-16", Refused) == [Refused(Reason.FULL, EPOCH_2[6].position)]
+
+
+def test_it_answers_ten_ladder_asks_a_second_after_a_burst_of_twenty() -> None:
+    node = opened()
+    node.link("a")
+    node.said()
+    ask = Ask(1, 1, BeaconId(0, 0), ladder=True, sent_ms=0.0)
+    node.receive("a", *[ask] * 100)
+    assert len(node.said_to("a")) == 20
+    node.wait(1000)
+    node.said()
+    node.receive("a", *[ask] * 100)
+    assert len(node.said_to("a")) == 10
+    node.receive("a", *[ask._replace(ladder=False)] * 5)
+    assert len(node.said_to("a")) == 5, "neighbours are answered"
+
+
+def test_asks_from_before_it_opened_are_answered_when_it_does() -> None:
+    node = coordinator(6)
+    node.link("a")
+    node.receive("a", Ask(1, 6, BeaconId(1, 9), ladder=False, sent_ms=0.0))
+    node.wait(500)
+    node.said()
+    node.cut(EPOCH_2[6])
+    [advert] = node.said_to("a")
+    assert advert.position == EPOCH_2[6].position
+    assert advert.beacon == (2, 1)
+
+
+def test_nothing_of_another_history_moves_it_and_a_diverged_disk_stops_it() -> None:
+    node = opened()
+    node.link("a")
+    node.receive("a", Refused(Reason.MISMATCH, H[5].position._replace(epoch=9)))
+    node.receive("a", frames_of(*history(6, mark=b"theirs")))
+    assert node.journal.position == EPOCH_2[6].position
+    node.hear(Diverged("the digest differs"))
+    assert "restore it" in node.refused()
+    assert node.journal.position == EPOCH_2[6].position
