@@ -1,0 +1,309 @@
+"""The writer, rule by rule; that a store becomes what it says is proven by tests/property/test_writer.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kvnet.core.catalog import Cluster, Member
+from kvnet.core.clock import stamp_ms
+from kvnet.core.entries import SYSTEM_NAMESPACE, Epoch, Put
+from kvnet.core.frames import FRAME_BYTES_TARGET
+from kvnet.core.operations import (
+    CreateNamespace,
+    CreateToken,
+    DeleteNamespace,
+    DeleteValue,
+    Operation,
+    PutValue,
+    RenameNamespace,
+    RevokeToken,
+)
+from kvnet.core.writer import PENDING_BYTES_MAX, Cut, Ticket, Writer
+from kvnet.errors import RequestError
+from kvnet.limits import Limits
+from kvnet.storage.store import Store
+from tests.support.stores import open_store
+
+WALL_MS = 1_700_000_000_000
+NAMESPACE = b"n" * 16
+FOUNDING = [Cluster("a" * 32, b"c" * 16, WALL_MS), Member("fra", WALL_MS)]
+
+
+class Desk:
+    """A writer and its store, with a clock that the test sets."""
+
+    def __init__(self, folder: Path, limits: Limits | None = None) -> None:
+        self.store: Store = open_store(folder)
+        self.limits = limits or Limits()
+        self.writer = Writer(self.store, self.limits)
+        self.now = 10_000.0
+        self.writer.open_epoch(1, b"e" * 16, FOUNDING)
+        self.write(CreateNamespace(NAMESPACE, "n"))
+        self.commit()
+
+    def write(self, *operations: Operation, request_id: bytes | None = None) -> Ticket:
+        return self.writer.submit(operations, request_id, self.now, WALL_MS + int(self.now))
+
+    def put(self, key: bytes, value: bytes = b"v", **more: int) -> Ticket:
+        return self.write(put(key, value, **more))
+
+    def commit(self) -> Cut:
+        cut = self.writer.cut(WALL_MS + int(self.now))
+        self.store.apply(cut.frames, cut.requests)
+        self.writer.committed(cut)
+        return cut
+
+
+def put(key: bytes, value: bytes = b"v", *, expires_at: int = 0, ttl_s: int = 0) -> PutValue:
+    return PutValue(NAMESPACE, key, value, b"", expires_at, ttl_s)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def refusal(desk: Desk, *operations: Operation) -> RequestError:
+    seq = desk.writer._seq
+    with pytest.raises(RequestError) as raised:
+        desk.write(*operations)
+    assert desk.writer._seq == seq, "refused and yet sequenced"
+    return raised.value
+
+
+# -- epochs
+
+
+def test_an_epoch_begins_with_its_entry_and_a_new_clusters_records(desk: Desk) -> None:
+    [first, *_] = desk.store.frames_after(0, 1 << 20)
+    kinds = [type(entry) for entry in first.entries()]
+    assert kinds[:3] == [Epoch, Put, Put]
+    assert desk.store.cluster == FOUNDING[0]
+
+
+def test_a_rejected_epoch_is_offered_again_before_anything_else(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    writer = Writer(store, Limits())
+    writer.open_epoch(1, b"e" * 16, FOUNDING)
+    rejected = writer.cut(WALL_MS)
+    writer.rejected()
+    again = writer.cut(WALL_MS)
+    assert again.frames[0].entries() == rejected.frames[0].entries()
+    assert again.frames[0].stamp > rejected.frames[0].stamp, "the clock doesn't go back"
+    store.apply(again.frames)
+    assert store.cluster == FOUNDING[0]
+
+
+# -- writes that change nothing
+
+
+def test_an_equal_put_is_answered_with_the_version_that_stands(desk: Desk) -> None:
+    first = desk.put(b"k")
+    assert desk.put(b"k") == first, "pending"
+    cut = desk.writer.cut(WALL_MS)
+    assert desk.put(b"k") == first, "on its way to the disk"
+    desk.store.apply(cut.frames)
+    desk.writer.committed(cut)
+    assert desk.put(b"k") == first, "durable"
+    assert not desk.writer.has_pending
+
+
+def test_deleting_nothing_writes_nothing(desk: Desk) -> None:
+    desk.put(b"k")
+    version = desk.put(b"k2").version
+    assert desk.write(DeleteValue(NAMESPACE, b"other")) == Ticket(version, version.seq), (
+        "what stands, once durable"
+    )
+    assert len(desk.commit().frames[0].entries()) == 2
+
+
+# -- one write a second
+
+
+def test_a_second_write_within_a_second_is_refused(desk: Desk) -> None:
+    desk.put(b"k")
+    desk.now += 999
+    error = refusal(desk, put(b"k", b"other"))
+    assert (error.status, error.headers) == (429, {"Retry-After": "1"})
+    refusal(desk, DeleteValue(NAMESPACE, b"k"))
+    desk.put(b"another key")
+    desk.now += 1
+    desk.put(b"k", b"other")
+
+
+def test_what_changes_nothing_is_accepted_and_does_not_count(desk: Desk) -> None:
+    desk.put(b"k")
+    desk.now += 900
+    desk.put(b"k")
+    desk.now += 100
+    desk.put(b"k", b"other")
+    desk.write(DeleteValue(NAMESPACE, b"nothing"))
+    desk.put(b"nothing")
+
+
+def test_a_relative_time_to_live_that_comes_to_the_same_second_changes_nothing(desk: Desk) -> None:
+    first = desk.put(b"k", ttl_s=60)
+    assert desk.put(b"k", ttl_s=60) == first
+    desk.commit()
+    assert desk.store.get(NAMESPACE, b"k").expires_at == (WALL_MS + int(desk.now)) // 1000 + 60
+    desk.now += 1000
+    assert desk.put(b"k", ttl_s=60).version > first.version
+
+
+def test_a_time_to_live_outranks_an_expiration(desk: Desk) -> None:
+    desk.put(b"k", expires_at=5, ttl_s=60)
+    desk.commit()
+    assert desk.store.get(NAMESPACE, b"k").expires_at == (WALL_MS + int(desk.now)) // 1000 + 60
+
+
+def test_a_batch_with_one_key_too_early_is_refused_whole(desk: Desk) -> None:
+    desk.put(b"k")
+    refusal(desk, put(b"a"), put(b"k", b"other"), put(b"b"))
+    assert desk.put(b"a")
+
+
+def test_in_a_batch_the_last_of_two_for_one_key_wins(desk: Desk) -> None:
+    desk.write(put(b"k", b"1"), put(b"k", b"2"))
+    desk.commit()
+    assert desk.store.get(NAMESPACE, b"k").value == b"2"
+
+
+def test_the_limit_can_be_off_and_forgets_what_it_no_longer_needs(tmp_path: Path) -> None:
+    free = Desk(tmp_path / "free", Limits(write_interval_ms=0))
+    free.put(b"k")
+    free.put(b"k", b"other")
+    desk = Desk(tmp_path / "bound")
+    for number in range(100):
+        desk.put(b"%d" % number)
+    desk.now += 1000
+    desk.put(b"k")
+    assert len(desk.writer._written_at) == len(desk.writer._written_order) == 1
+
+
+# -- refusals
+
+
+@pytest.mark.parametrize(
+    ("operation", "status", "code"),
+    [
+        (PutValue(b"x" * 16, b"k", b"", b"", 0, 0), 404, 10013),
+        (DeleteValue(b"x" * 16, b"k"), 404, 10013),
+        (PutValue(SYSTEM_NAMESPACE, b"cluster", b"", b"", 0, 0), 404, 10013),
+        (put(b""), 414, 10001),
+        (put(b"k" * 2049), 414, 10001),
+        (put(b"k", bytes(65_537)), 413, 10001),
+        (CreateNamespace(b"m" * 16, "n"), 400, 10014),
+        (CreateNamespace(NAMESPACE, "m"), 400, 10014),
+        (CreateNamespace(SYSTEM_NAMESPACE, "m"), 400, 10014),
+        (RenameNamespace(b"m" * 16, "m"), 404, 10013),
+        (DeleteNamespace(b"m" * 16), 404, 10013),
+    ],
+)
+def test_these_are_refused(desk: Desk, operation: Operation, status: int, code: int) -> None:
+    error = refusal(desk, operation)
+    assert (error.status, error.code) == (status, code)
+
+
+def test_only_values_come_several_at_once(desk: Desk) -> None:
+    """Each operation is checked before the first is applied: a namespace deleted and then written in one batch
+    would have made every replica diverge.
+    """
+    refusal(desk, DeleteNamespace(NAMESPACE), put(b"k"))
+    refusal(desk, CreateNamespace(b"m" * 16, "m"), CreateNamespace(b"o" * 16, "m"))
+    refusal(desk)
+
+
+def test_writers_are_told_when_the_disk_is_behind(desk: Desk) -> None:
+    value = bytes(65_536)
+    for number in range(PENDING_BYTES_MAX // len(value)):  # each counts a little more than its value
+        desk.put(b"%d" % number, value)
+        if desk.writer.pending_bytes > PENDING_BYTES_MAX:
+            break
+    assert refusal(desk, put(b"k")).status == 503
+    cut = desk.writer.cut(WALL_MS)
+    assert refusal(desk, put(b"k")).status == 503, "what is on its way to the disk counts too"
+    desk.writer.committed(cut)
+    desk.put(b"k")
+
+
+# -- requests
+
+
+def test_a_retried_request_is_answered_and_not_repeated(desk: Desk) -> None:
+    first = desk.write(put(b"k"), request_id=b"r")
+    assert desk.write(put(b"k", b"other"), request_id=b"r") == first
+    cut = desk.writer.cut(WALL_MS)
+    assert desk.write(put(b"k", b"other"), request_id=b"r") == first
+    desk.store.apply(cut.frames, cut.requests)
+    desk.writer.committed(cut)
+    assert desk.write(put(b"k", b"other"), request_id=b"r") == Ticket(first.version, 0)
+    assert not desk.writer.has_pending
+    restarted = Writer(desk.store, desk.limits)
+    assert restarted.submit([put(b"k", b"other")], b"r", 0.0, WALL_MS) == Ticket(first.version, 0)
+
+
+def test_a_request_that_changes_nothing_is_remembered_too(desk: Desk) -> None:
+    first = desk.put(b"k")
+    desk.commit()
+    assert desk.write(put(b"k"), request_id=b"r") == first
+    assert desk.commit().frames == []
+    desk.now += 2000
+    desk.put(b"k", b"other")
+    assert desk.write(put(b"k"), request_id=b"r").version == first.version
+
+
+def test_a_rejected_request_is_done_when_it_comes_again(desk: Desk) -> None:
+    first = desk.write(put(b"k"), request_id=b"r")
+    desk.writer.cut(WALL_MS)
+    desk.writer.rejected()
+    assert not desk.writer.has_pending
+    assert desk.write(put(b"k"), request_id=b"r") == first, "its seq is given out again: nobody saw it"
+    desk.commit()
+    assert desk.store.get(NAMESPACE, b"k").version == first.version
+
+
+# -- tokens and frames
+
+
+def test_tokens_come_and_go(desk: Desk) -> None:
+    desk.write(CreateToken("t", "name", "read", b"h" * 32))
+    desk.commit()
+    assert desk.store.tokens[b"h" * 32].name == "name"
+    desk.write(RevokeToken("t"))
+    desk.write(RevokeToken("unknown"))
+    desk.commit()
+    assert not desk.store.tokens
+
+
+def test_frames_are_cut_at_64_kib_and_a_larger_entry_stands_alone(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Limits(value_bytes_max=1 << 20))
+    sizes = [100, 30_000, 30_000, 30_000, 200_000, 100, 100]
+    for number, size in enumerate(sizes):
+        desk.put(b"%d" % number, bytes(size))
+    frames = desk.commit().frames
+    assert [len(frame.entries()) for frame in frames] == [3, 1, 1, 2]
+    assert all(len(frame.data) <= FRAME_BYTES_TARGET or len(frame.entries()) == 1 for frame in frames)
+    assert [frame.first_seq for frame in frames[1:]] == [frame.last_seq + 1 for frame in frames[:-1]]
+
+
+def test_a_frame_of_many_small_entries_is_64_kib_at_most(desk: Desk) -> None:
+    for number in range(3000):
+        desk.put(b"%d" % number, b"")
+    frames = desk.commit().frames
+    assert len(frames) > 1
+    assert max(len(frame.data) for frame in frames) <= FRAME_BYTES_TARGET
+
+
+def test_stamps_do_not_go_back_with_the_wall_or_a_restart(desk: Desk) -> None:
+    before = desk.store.stamp
+    desk.now -= 5000
+    desk.put(b"k")
+    [frame] = desk.commit().frames
+    assert frame.stamp == before + 1
+    assert desk.writer.clock_ahead_ms(WALL_MS + int(desk.now)) == 5000
+    restarted = Writer(desk.store, desk.limits)
+    restarted.open_epoch(2, b"f" * 16)
+    assert restarted.cut(0).frames[0].stamp > frame.stamp
+    assert stamp_ms(frame.stamp) == WALL_MS + 10_000
