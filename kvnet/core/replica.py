@@ -66,7 +66,7 @@ class Replica:
         self.tree = Tree(self.state)
         self.overlay = Overlay(self.state)
         self.lateness = Lateness(self.state, self.tree, self.overlay)
-        self.root = Root(self.state, self.tree, wall_ms)
+        self.root = Root(self.state, self.tree, self.stream, wall_ms)
         self._deadline: float | None = None
 
     @property
@@ -94,7 +94,6 @@ class Replica:
             case FramesCut(frames):
                 self.stream.add_own(frames)
                 self.root.on_frames_cut()
-                self.stream.pump_all()
                 self._answer_asks()
             case PeerUp(peer, rtt_ms):
                 if peer in state.neighbours:
@@ -251,7 +250,8 @@ class Replica:
                     self.tree.review()
                 case "root":
                     self.root.on_timer()
-                    self.stream.pump_all()
+                case "hand_out":
+                    self.root.hand_out()
                 case _:
                     raise AssertionError(f"a timer nobody set: {timer}")
 

@@ -6,6 +6,7 @@ its own chain, and only then opens a new epoch. It refuses to write where that c
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final
@@ -13,11 +14,14 @@ from typing import Final
 from kvnet.core.events import OpenEpoch, RefuseWrites
 from kvnet.core.messages import BeaconId
 from kvnet.core.state import NEVER, Neighbour, NodeState
+from kvnet.core.stream import Stream
 from kvnet.core.tree import Tree
 
 LISTEN_MS: Final = 500.0
 CATCH_UP_PATIENCE_MS: Final = 5000.0
 BUSY_MS: Final = 1000.0
+MANY_FRAMES: Final = 30
+"""Frames within a second from which on they are handed out together."""
 
 
 class Phase(Enum):
@@ -31,15 +35,18 @@ class Phase(Enum):
 class Root:
     """The coordinator's start and its beacons; idle at every other node."""
 
-    def __init__(self, state: NodeState, tree: Tree, wall_ms: Callable[[], float]) -> None:
+    def __init__(self, state: NodeState, tree: Tree, stream: Stream, wall_ms: Callable[[], float]) -> None:
         self.state = state
         self.wall_ms = wall_ms
         self.tree = tree
+        self.stream = stream
         self.phase = Phase.LISTENING
         self._epoch_seen = state.tip.epoch
         self._ahead: dict[str, tuple[int, int]] = {}
         self._tried: set[str] = set()
-        self._frame_at = NEVER
+        self._cuts: deque[float] = deque(maxlen=MANY_FRAMES)
+        """When the last frames were cut."""
+        self._handed_out_at = NEVER
 
     def start(self) -> None:
         self.state.set_timer("root", self.state.now + LISTEN_MS)
@@ -64,6 +71,7 @@ class Root:
             self._decide()
         elif self.phase is Phase.OPEN:
             self._beacon()
+            self.hand_out()
 
     def on_progress(self) -> None:
         """Frames came or were applied while catching up: go on until the member that gives them has no more."""
@@ -143,18 +151,31 @@ class Root:
         self.state.out.append(OpenEpoch(max(self._epoch_seen, self.state.tip.epoch) + 1))
 
     def on_frames_cut(self) -> None:
+        """Hand the new frames out, at once or, when they come thick and fast, with those that follow."""
         state = self.state
-        self._frame_at = state.now
+        self._cuts.append(state.now)
         if self.phase is not Phase.OPEN:
             self.phase = Phase.OPEN
             self._beacon()
-            return
-        busy_due = state.beacon_at + state.timers.beacon_interval_busy_ms
-        state.set_timer_earlier("root", max(state.now, busy_due))
+        else:
+            busy_due = state.beacon_at + state.timers.beacon_interval_busy_ms
+            state.set_timer_earlier("root", max(state.now, busy_due))
+        many = len(self._cuts) == MANY_FRAMES and state.now - self._cuts[0] < BUSY_MS
+        due = self._handed_out_at + state.timers.hand_out_interval_ms if many else state.now
+        if due > state.now:
+            state.set_timer_earlier("hand_out", due)
+        else:
+            self.hand_out()
+
+    def hand_out(self) -> None:
+        """Give the children what they lack; every node of the network wakes up for it."""
+        self._handed_out_at = self.state.now
+        self.state.cancel_timer("hand_out")
+        self.stream.pump_all()
 
     def _beacon(self) -> None:
         state = self.state
-        busy = state.now - self._frame_at < BUSY_MS
+        busy = bool(self._cuts) and state.now - self._cuts[-1] < BUSY_MS
         state.beacon = BeaconId(state.tip.epoch, state.beacon.number + 1)
         state.beacon_at = state.now
         state.beacon_time_ms = self.wall_ms()

@@ -77,12 +77,11 @@ class Stream:
         return bool(taken)
 
     def add_own(self, frames: tuple[Frame, ...]) -> None:
-        """Take frames that our own writer cut; they are durable and applied already."""
+        """Take frames that our own writer cut; they are durable and applied already, and not handed out yet."""
         state = self.state
         state.tip = state.applied = frames[-1].position
         state.head_seq = state.tip.seq
         self._remember(list(frames))
-        self.pump_all()
 
     def dispute(self, peer: str, theirs: Position) -> None:
         """Note that a peer's history differs from ours; be forked if a higher epoch or two peers say so."""
