@@ -2,11 +2,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
-import aiohttp
 import pytest
 
 from tests.support import network as networks
-from tests.support.network import Client, Network
+from tests.support.network import Client, Network, open_session
 
 
 @pytest.hookimpl(wrapper=True)
@@ -28,7 +27,7 @@ def network(tmp_path_factory) -> Iterator[Network]:
 @pytest.fixture
 async def client(network, request) -> AsyncIterator[Client]:
     """A namespace of its own for each test, known at every PoP."""
-    async with aiohttp.ClientSession() as session:
+    async with open_session() as session:
         client = Client(network, session, request.node.name)
         await client.create_namespace()
         yield client

@@ -156,6 +156,7 @@ async def test_requests_that_are_not_allowed_get_the_apis_own_errors(network, cl
     )
     assert (await client.ask(node, "PUT", "/peer/v1/wan", b"{}", token=None)).error[0] == 401
     assert (await client.ask(node, "PUT", "/peer/v1/wan", b"{}", token=cluster["tokens"]["write"])).error[0] == 403
+    assert (await client.ask("monitor", "GET", "/report", token=None)).error == (400, 9106)
     limits = cluster["limits"]
     assert (await client.put(node, "big", b"x" * (limits["value_bytes_max"] + 1))).error == (413, 10001)
     assert (await client.put(node, "k" * (limits["key_bytes_max"] + 1), b"x")).error == (414, 10001)

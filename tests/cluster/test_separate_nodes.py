@@ -15,7 +15,17 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.support.network import DEADLINE_S, PROGRAM, ROOT, Client, Network, free_port_base, kvnet, until
+from tests.support.network import (
+    DEADLINE_S,
+    PROGRAM,
+    ROOT,
+    Client,
+    Network,
+    free_port_base,
+    kvnet,
+    open_session,
+    until,
+)
 
 POPS = ("iad", "lad", "per")
 
@@ -75,7 +85,7 @@ def site(tmp_path) -> Site:
 
 
 async def test_nodes_started_by_hand_form_a_network(site):
-    async with aiohttp.ClientSession() as session:
+    async with open_session() as session:
         with site.host("coordinator"):
             client = await site.coordinator_listens(session)
             with site.host("iad"), site.host("lad"), site.host("per"):
@@ -91,7 +101,7 @@ async def test_nodes_started_by_hand_form_a_network(site):
 async def test_node_with_another_secret_never_joins_and_says_why(site):
     wrong = site.folder / "wrong"
     wrong.write_text(secrets.token_hex(32))
-    async with aiohttp.ClientSession() as session:
+    async with open_session() as session:
         with site.host("coordinator"):
             client = await site.coordinator_listens(session)
             with site.host("iad"), site.host("per", wrong):
@@ -112,7 +122,7 @@ async def test_node_with_another_secret_never_joins_and_says_why(site):
 
 
 async def test_name_or_port_that_is_taken_ends_a_node_with_one_line(site):
-    async with aiohttp.ClientSession() as session:
+    async with open_session() as session:
         with site.host("coordinator"):
             await site.coordinator_listens(session)
             account = json.loads(site.network.folder.cluster_file.read_bytes())["account_id"]

@@ -67,6 +67,13 @@ async def until(condition: Callable[[], Awaitable[Any]], what: str, deadline_s: 
         await asyncio.sleep(0.05)
 
 
+def open_session() -> aiohttp.ClientSession:
+    """Return an HTTP client that does once what it is told: a restarted node closes every old connection."""
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
+    session._retry_connection = False  # what was sent may have been done: that is for us to know
+    return session
+
+
 class Network:
     """One run folder and the network in it; use it as a context, so that it always ends."""
 
@@ -157,7 +164,6 @@ class Client:
         """Work in the namespace called `title`, made with `create_namespace`."""
         self.network = network
         self.session = session
-        session._retry_connection = False  # what was sent may have been done: that is for us to know
         self.title = title
         cluster = network.folder.cluster()
         self._token = cluster["tokens"]["admin"]
@@ -172,7 +178,7 @@ class Client:
         self._base += f"/{answer.json['result']['id']}"
         at_least = {"KV-At-Least": str(answer.version), "KV-Wait-Timeout-Ms": "30000"}
         there = await asyncio.gather(*(self.ask(pop, "GET", self._base, None, at_least) for pop in self._pops()))
-        assert {answer.status for answer in there} == {200}
+        assert {answer.status for answer in there} == {200}, there
 
     async def ask(
         self,
@@ -217,13 +223,13 @@ class Client:
         return dict((await self.ask("monitor", "GET", "/report")).json)
 
     async def agreed(self, nodes: Iterable[str] | None = None) -> Version:
-        """Wait until these replicas, or all, stand at one position with one digest; return the position."""
+        """Wait until these replicas, or all, serve and have one digest at one position; return the position."""
         names = list(nodes or self.network.replicas)
 
         async def agree() -> Version | None:
             answers = await asyncio.gather(*(self.ask(name, "GET", "/status") for name in names))
-            if any(answer.status == 503 for answer in answers):  # an empty replica knows no tokens yet
-                return None
+            if not all(answer.status == 200 and answer.json["ready"] for answer in answers):
+                return None  # an empty replica doesn't even know the tokens yet
             found = {(answer.json["position"], answer.json["digest"]) for answer in answers}
             return Version.parse(found.pop()[0]) if len(found) == 1 else None
 
