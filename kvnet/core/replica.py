@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import assert_never
+from typing import Final, assert_never
 
 from kvnet.core.events import (
     Applied,
@@ -42,7 +42,10 @@ from kvnet.core.root import Phase, Root
 from kvnet.core.state import Neighbour, NodeConfig, NodeState
 from kvnet.core.stream import Stream
 from kvnet.core.tree import PARENTS_MAX, Tree
+from kvnet.core.versions import GENESIS
 from kvnet.timers import Timers
+
+SEND_AWAY_AGAIN_MS: Final = 1000.0
 
 
 class Replica:
@@ -151,6 +154,7 @@ class Replica:
             case Frames():
                 self._on_frames(peer, message)
             case Beacon():
+                self._send_away(neighbour)
                 if self.tree.on_beacon(peer, message):
                     self.lateness.on_newer_beacon()
                     self.stream.pump_all()
@@ -193,6 +197,13 @@ class Replica:
             if state.is_root:
                 self.root.on_progress()
 
+    def _send_away(self, neighbour: Neighbour) -> None:
+        """Tell who serves us without being our parent, once a second: it may have refused us and then not."""
+        state = self.state
+        if neighbour.name not in state.parents and state.now - neighbour.sent_away_at >= SEND_AWAY_AGAIN_MS:
+            neighbour.sent_away_at = state.now
+            state.send(neighbour.name, Unsubscribe())
+
     def _on_advert(self, neighbour: Neighbour, advert: Advert) -> None:
         state = self.state
         self.overlay.on_advert(neighbour, advert)
@@ -208,7 +219,8 @@ class Replica:
     def _on_refused(self, peer: str, message: Refused) -> None:
         state = self.state
         was_parent = self.tree.on_refused(peer, message)
-        if was_parent and message.reason is Reason.MISMATCH and not self._is_opening_root():
+        differs = message.reason is Reason.MISMATCH and state.tip != GENESIS  # nothing differs from nothing
+        if was_parent and differs and not self._is_opening_root():
             self.stream.dispute(peer, message.position)
         if state.is_root:
             self.root.on_refused()

@@ -62,6 +62,8 @@ class Neighbour:
     useless_until: float = NEVER
     """It refused us: not asked to serve until then."""
     asked_at: float = NEVER
+    sent_away_at: float = NEVER
+    """When it was last told that it isn't our parent."""
     ladder_used_at: float | None = None
     """The link was dialled for the ladder, last used then; None for a link of the overlay."""
 

@@ -115,6 +115,25 @@ def test_the_higher_epoch_wins() -> None:
     assert node.journal.position == GENESIS
 
 
+def test_a_refusal_that_is_older_than_our_starting_over_says_nothing() -> None:
+    """It was sent for what we had; and who sent it takes us for a child, while we take it for nobody."""
+    node = below("a", "b")
+    subscribe_to(node, "a")
+    subscribe_to(node, "b")
+    node.receive("a", Refused(Reason.MISMATCH, AFTER_LOSS[-1].position))
+    assert node.reports["forked"] == 1
+    node.receive("b", advert_of(AFTER_LOSS[-1].position, beacon=(2, 1)))
+    assert "b" in node.parents
+    node.said()
+    node.receive("b", Refused(Reason.MISMATCH, AFTER_LOSS[-1].position))
+    assert node.reports["forked"] == 1
+    assert not node.parents
+    node.said()
+    for _ in range(3):
+        node.receive("b", beacon_of(AFTER_LOSS[-1].position, number=1, path=(ROOT, "b")))
+    assert node.said() == [("b", Unsubscribe())]
+
+
 def test_an_epoch_that_continues_our_history_is_just_the_next_frame() -> None:
     node = Conversation(history=NEXT_EPOCH[:6])
     node.link("up", "child")
