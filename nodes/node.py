@@ -263,7 +263,7 @@ class Node(ABC):
             "parents": list(state.parents),
             "children": list(state.children),
             "links": self.links.peers,
-            "rtt_ms": {name: round(neighbour.rtt_median_ms, 2) for name, neighbour in state.neighbours.items()},
+            "rtt_ms": {name: round(neighbour.rtt_typical_ms, 2) for name, neighbour in state.neighbours.items()},
             "late": state.late_since is not None,
             "latency_ms": round(min(state.latency_ms, 1e9), 2),
             "path": list(state.path),
