@@ -122,7 +122,7 @@ async def measure(network: RunningNetwork, load: WriteLoad) -> tuple[dict[str, A
     """
     async with new_session() as session:
         monitor = MonitorClient(session, network)
-        namespace = await create_namespace(session, network, f"bench {load.rate:g}/s")
+        namespace = await create_namespace(session, network, f"bench {load.rate:g}/s, {time.time_ns()}")
         before = await monitor.settled(None, SETTLE_MARGIN_S)
         await monitor.mark()
         cpu_before, begin_s = network.cpu_seconds(), time.monotonic()
