@@ -36,6 +36,7 @@ async def greet(
     asked = monotonic_ms()
     wire.send(dial.hello())
     proof = dial.on_challenge(await _next(connection))
+    connection.trust()
     proven = monotonic_ms()
     wire.send(proof)
     dial.on_welcome(await _next(connection))
@@ -66,6 +67,7 @@ async def answer_greeting(
         asked = monotonic_ms()
         wire.send(challenge)
         welcome = answer.on_proof(await _next(connection))
+        connection.trust()
         rtt_ms = monotonic_ms() - asked
         check(answer)
     except HandshakeRefused as refused:

@@ -12,6 +12,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Container
+from functools import partial
 from typing import Final, Protocol
 
 from aiohttp import ClientError, ClientSession, web
@@ -215,7 +216,7 @@ class PeerLinks:
                         # It is dialling us as well and its name goes first: `_adopt` will cancel us.
                         await asyncio.sleep(DIAL_TIMEOUT_S)
                     raise
-            await self._read(self._adopt(greeted, connection, dialled=True))
+            await self._serve(self._adopt(greeted, connection, dialled=True))
         except HandshakeRefused as refused:
             self._count_refusal(peer, refused)
             self._fail(peer)
@@ -249,7 +250,7 @@ class PeerLinks:
         try:
             greeted = await self._prove(connection)
             if not self._closing:
-                await self._read(self._adopt(greeted, connection, dialled=False))
+                await self._serve(self._adopt(greeted, connection, dialled=False))
         except HandshakeRefused:
             pass  # counted, and told to the dialler
         except (OSError, TimeoutError) as error:
@@ -319,23 +320,31 @@ class PeerLinks:
         self._tell.on_up(peer, greeted.rtt_ms)
         return link
 
-    async def _read(self, link: _Link) -> None:
-        """Pass on what the peer says until the connection ends or it says what it must not."""
-        peer, connection = link.peer, link.connection
-        while (data := await connection.read()) is not None:
-            if self._links.get(peer) is not link:
-                continue  # no longer the link; what still arrives is dropped until it ends
-            try:
-                messages = decode(data)
-            except ProtocolError as error:
-                self.counters["messages_malformed"] += 1
-                self._notices.say("malformed", peer, f"{peer}: {error}")
-                break
-            self.counters["messages_received"] += 1
-            self._tell.on_messages(peer, messages)
-        if self._links.get(peer) is link:
+    async def _serve(self, link: _Link) -> None:
+        """Pass on what the peer says until the connection ends."""
+        await link.connection.pass_on(partial(self._on_data, link))
+        self._end(link)
+
+    def _on_data(self, link: _Link, data: bytes) -> None:
+        """Take one WebSocket message of this link."""
+        peer = link.peer
+        if self._links.get(peer) is not link:
+            return  # no longer the link; what still arrives is dropped until its connection ends
+        try:
+            messages = decode(data)
+        except ProtocolError as error:
+            self.counters["messages_malformed"] += 1
+            self._notices.say("malformed", peer, f"{peer}: {error}")
+            self._end(link)
+            return
+        self.counters["messages_received"] += 1
+        self._tell.on_messages(peer, messages)
+
+    def _end(self, link: _Link) -> None:
+        """Close and lose this link, unless it isn't one any more."""
+        if self._links.get(link.peer) is link:
             link.wire.close()
-            connection.close()
+            link.connection.close()
             self._lose(link)
 
     def _lose(self, link: _Link) -> None:
@@ -364,6 +373,4 @@ class PeerLinks:
 
 def _same(some: list[Message], others: list[Message]) -> bool:
     """Whether both encode alike; as tuples, messages of different kinds may be equal."""
-    return len(some) == len(others) and all(
-        a is b or (type(a) is type(b) and a == b) for a, b in zip(some, others, strict=True)
-    )
+    return some == others and list(map(type, some)) == list(map(type, others))
