@@ -3,10 +3,11 @@
     at first            ["hello", name, start id, wall_ms, {"oldest_seq": n}], then everything kept, as below
     edge                ["stamps", [[epoch, last seq, wall_ms], …], counters]
     coordinator         ["commits", [[epoch, first seq, last seq, wall_ms, frame bytes, entries], …], counters]
-    nothing new for 1 s ["idle", wall_ms, position's seq, counters]
+    nothing new for 2 s ["idle", wall_ms, position's seq, counters]
 
-News leaves at most every 250 ms. A minute of it is kept, so a monitor that was restarted misses nothing:
-whatever this node took after `oldest_seq` is in what it then gets. Same handshake and WAN as gossip, but no loss.
+News leaves at most every 250 ms. A minute of it is kept, so a monitor that was restarted misses nothing: whatever
+this node took after `oldest_seq` is in what it then gets. Same handshake and WAN as gossip, but no loss, and some
+slack: nobody waits for stamps, which carry their time, so they go with what wakes the node anyway.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Container, Mapping
 from contextlib import aclosing
+from math import inf
 from typing import Any, Final, Literal, NamedTuple
 
 import msgpack
@@ -25,12 +27,13 @@ from aiohttp import ClientError, ClientSession, web
 from kvnet.errors import ConfigError
 from kvnet.transport.greeting import answer_greeting, greet
 from kvnet.transport.handshake import NONCE_BYTES, Answer, HandshakeRefused, Identity, Purpose
-from kvnet.transport.shaping import Shaper, Wire
+from kvnet.transport.shaping import SLACK_MS, Shaper, Wire
 from kvnet.transport.sockets import Connection
 
 PATH: Final = "/peer/v1/stamps"
-NEWS_INTERVAL_S: Final = 0.25
-IDLE_INTERVAL_S: Final = 1.0
+NEWS_INTERVAL_MS: Final = 250.0
+IDLE_INTERVAL_MS: Final = 2000.0
+"""Far below the monitor's patience with a feed that says nothing, 5 s."""
 KEPT_MS: Final = 60_000
 KEPT_ROWS_MAX: Final = 60_000
 READERS_MAX: Final = 4
@@ -79,17 +82,18 @@ class StampFeed:
         self._kept: deque[_Batch] = deque()
         self._kept_rows = 0
         self._open: dict[Connection, Wire] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_s = 0.0
-        self._told_s = 0.0
+        self._told_ms = -inf
         self._closed = False
+        self.scheduled_ms = inf
+        """When it is looked next whether there is something to tell; the shaper's part."""
+        self.slack_ms = SLACK_MS
 
     def add(self, row: Row, last_seq: int) -> None:
         """Tell that this happened: a row of this feed's kind; `last_seq` is where the replica then stood."""
         self._new.append(row)
         self._new_last_seq = last_seq
         if len(self._new) == 1:
-            self._tick_at(self._told_s + NEWS_INTERVAL_S)
+            self._tick_at(max(self._shaper.now_ms(), self._told_ms + NEWS_INTERVAL_MS))
 
     async def accept(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one reader to its end."""
@@ -105,7 +109,9 @@ class StampFeed:
                 greeted = await answer_greeting(
                     answer,
                     connection,
-                    lambda peer: self._shaper.open(peer, connection.write, connection.abort, lossy=False),
+                    lambda peer: self._shaper.open(
+                        peer, connection.write, connection.abort, lossy=False, slack_ms=SLACK_MS
+                    ),
                 )
             try:
                 self._begin(connection, greeted.wire)
@@ -123,8 +129,7 @@ class StampFeed:
     def close(self) -> None:
         """Disconnect all readers."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._shaper.cancel(self)
         for connection in self._open:
             connection.close()
 
@@ -138,19 +143,20 @@ class StampFeed:
         for batch in self._kept:
             wire.send(_pack([self._kind, msgpack.unpackb(batch.packed), counters]))
         self._open[connection] = wire
-        self._tick_at(_now_s() + IDLE_INTERVAL_S)
+        self._tick_at(self._shaper.now_ms() + IDLE_INTERVAL_MS)
 
-    def _tick_at(self, at_s: float) -> None:
+    def on_due(self, until_ms: float) -> None:
+        """Tell what there is to tell; the shaper's part."""
+        del until_ms
+        self._tick()
+
+    def _tick_at(self, at_ms: float) -> None:
         """Look whether there is something to tell at this time, or earlier."""
-        if self._closed or (self._timer is not None and self._timer_s <= at_s):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_s = at_s
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, at_s - _now_s()), self._tick)
+        if not self._closed and at_ms < self.scheduled_ms:
+            self._shaper.schedule(self, at_ms)
 
     def _tick(self) -> None:
-        self._timer = None
+        now_ms = self._shaper.now_ms()
         batch = self._settle()
         if self._open:
             told: list[Any]
@@ -163,8 +169,8 @@ class StampFeed:
                 wire.send(data)
                 if wire.queued_bytes + connection.buffered_bytes() > UNREAD_BYTES_MAX:
                     connection.abort()
-            self._tick_at(_now_s() + IDLE_INTERVAL_S)
-        self._told_s = _now_s()
+            self._tick_at(now_ms + IDLE_INTERVAL_MS)
+        self._told_ms = now_ms
         self._forget_old()
 
     def _settle(self) -> list[Row] | None:
@@ -231,7 +237,3 @@ async def _follow_once(
 def _pack(fields: list[Any]) -> bytes:
     packed: bytes = msgpack.packb(fields)
     return packed
-
-
-def _now_s() -> float:
-    return time.monotonic()

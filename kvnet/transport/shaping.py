@@ -1,7 +1,8 @@
 """The WAN model on the sending side: what is sent now reaches the socket when it would reach the other city.
 
 One heap with the next delivery of every connection, one loop timer per process. Each side delays what it sends,
-so a round trip has both delays. Where the model adds nothing, the bytes go straight through.
+so a round trip has both delays. Where the model adds nothing, the bytes go straight through. What may be a little
+late (`slack_ms`) goes with the first timer that others need, so that it wakes an idle process rarely.
 """
 
 from __future__ import annotations
@@ -27,8 +28,26 @@ TICK_MS: Final = 1.0
 delays are right on average."""
 
 
+SLACK_MS: Final = 40.0
+"""How late something may be that nobody waits for."""
+
+
 class Handle(Protocol):
     def cancel(self) -> None: ...
+
+
+class Scheduled(Protocol):
+    """What the shaper calls at its time."""
+
+    scheduled_ms: float
+    """When that is; inf while there is nothing to do. The shaper sets it."""
+
+    @property
+    def slack_ms(self) -> float:
+        """How much later it may be, if another timer fires until then."""
+
+    def on_due(self, until_ms: float) -> None:
+        """Do what is due; `scheduled_ms` is inf again."""
 
 
 def monotonic_ms() -> float:
@@ -48,6 +67,7 @@ class Wire:
         "_queue",
         "_shaper",
         "scheduled_ms",
+        "slack_ms",
     )
 
     def __init__(
@@ -56,6 +76,7 @@ class Wire:
         model: LinkModel,
         deliver: Callable[[bytes], None],
         on_dead: Callable[[], None],
+        slack_ms: float,
     ) -> None:
         self._shaper = shaper
         self._model = model
@@ -67,6 +88,7 @@ class Wire:
         self._closed = False
         self.scheduled_ms = inf
         """When the shaper looks at this wire next."""
+        self.slack_ms = slack_ms
 
     def send(self, data: bytes) -> None:
         """Deliver `data` when the model says so; after the wire's end, never."""
@@ -114,7 +136,6 @@ class Wire:
 
     def on_due(self, until_ms: float) -> None:
         """Deliver what is due; the shaper's part."""
-        self.scheduled_ms = inf
         if self._model.dead_at_ms <= until_ms:
             self._die()
             return
@@ -166,24 +187,31 @@ class Shaper:
         self._rng = rng
         self._call_later = call_later
         self._wires: dict[Wire, None] = {}
-        self._heap: list[tuple[float, int, Wire]] = []
+        self._heap: list[tuple[float, int, Scheduled]] = []
+        self._patient: dict[Scheduled, None] = {}  # what has slack stands here, not in the heap
         self._pushes = 0
         self._timer: Handle | None = None
         self._timer_ms = inf
 
     def open(
-        self, peer: str, deliver: Callable[[bytes], None], on_dead: Callable[[], None], *, lossy: bool = True
+        self,
+        peer: str,
+        deliver: Callable[[bytes], None],
+        on_dead: Callable[[], None],
+        *,
+        lossy: bool = True,
+        slack_ms: float = 0.0,
     ) -> Wire:
         """Return the sending direction of a new connection to `peer`.
 
         `deliver` gets each message at its time; `on_dead` is called once if the model's connection dies, and
         nothing is delivered after it. Neither is called after `close`. `lossy` is False for what isn't gossip:
-        it feels delay and cuts alone.
+        it feels delay and cuts alone. `slack_ms` is how much later than the model says it may be delivered.
 
         Raises:
             ConfigError: no such node.
         """
-        wire = Wire(self, self.wan.link(self._name, peer, self._rng, lossy=lossy), deliver, on_dead)
+        wire = Wire(self, self.wan.link(self._name, peer, self._rng, lossy=lossy), deliver, on_dead, slack_ms)
         self._wires[wire] = None
         return wire
 
@@ -203,23 +231,33 @@ class Shaper:
         for wire in list(self._wires):
             wire.close()
         self._heap.clear()
+        self._patient.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    # -- the wires' part -------------------------------------------------------------------------------------
+    # -- the wires' part, and the feed's ---------------------------------------------------------------------
 
-    def schedule(self, wire: Wire, at_ms: float) -> None:
-        """Look at this wire then; an earlier time replaces a later one."""
-        wire.scheduled_ms = at_ms
-        self._pushes += 1
-        heappush(self._heap, (at_ms, self._pushes, wire))
+    def schedule(self, what: Scheduled, at_ms: float) -> None:
+        """Call this then; an earlier time replaces a later one."""
+        what.scheduled_ms = at_ms
+        if what.slack_ms:
+            self._patient[what] = None
+            at_ms += what.slack_ms
+        else:
+            self._pushes += 1
+            heappush(self._heap, (at_ms, self._pushes, what))
         if at_ms < self._timer_ms - TICK_MS / 2:
             self._arm(at_ms)
 
+    def cancel(self, what: Scheduled) -> None:
+        """Don't call this any more, until it is scheduled again."""
+        what.scheduled_ms = inf  # its entries in the heap are passed over
+        self._patient.pop(what, None)
+
     def forget(self, wire: Wire) -> None:
         self._wires.pop(wire, None)
-        wire.scheduled_ms = inf  # its entries in the heap are passed over
+        self.cancel(wire)
 
     def _arm(self, at_ms: float) -> None:
         if self._timer is not None:
@@ -233,13 +271,22 @@ class Shaper:
         self._timer = None
         self._timer_ms = -inf  # what is scheduled meanwhile arms no timer of its own
         until = self.now_ms() + TICK_MS / 2
-        heap = self._heap
+        heap, patient = self._heap, self._patient
         while heap and heap[0][0] <= until:
-            at_ms, _, wire = heappop(heap)
-            if wire.scheduled_ms == at_ms:
-                wire.on_due(until)
+            at_ms, _, what = heappop(heap)
+            if what.scheduled_ms == at_ms:
+                what.scheduled_ms = inf
+                what.on_due(until)
+        for what in [what for what in patient if what.scheduled_ms <= until]:
+            if what in patient:  # one before it may have cancelled it
+                del patient[what]
+                what.scheduled_ms = inf
+                what.on_due(until)
         while heap and heap[0][2].scheduled_ms != heap[0][0]:
             heappop(heap)  # overtaken by an earlier look, or its wire is gone
         self._timer_ms = inf
+        next_ms = min((what.scheduled_ms + what.slack_ms for what in patient), default=inf)
         if heap:
-            self._arm(heap[0][0])
+            next_ms = min(next_ms, heap[0][0])
+        if next_ms < inf:
+            self._arm(next_ms)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from kvnet.topology.link import USER_TIMEOUT_MS
 from kvnet.topology.wan import Wan
-from kvnet.transport.shaping import IN_FLIGHT_FREE_BYTES, QUEUE_BYTES_MAX, Shaper
+from kvnet.transport.shaping import IN_FLIGHT_FREE_BYTES, QUEUE_BYTES_MAX, SLACK_MS, Shaper
 from tests.support.peers import topology
 
 
@@ -32,9 +32,12 @@ class World:
         heappush(self._timers, timer)
         return timer
 
-    def wire(self, peer="nrt"):
+    def wire(self, peer="nrt", **options):
         return self.shaper.open(
-            peer, lambda data: self.delivered.append((self.now, data)), lambda: self.deaths.append(self.now)
+            peer,
+            lambda data: self.delivered.append((self.now, data)),
+            lambda: self.deaths.append(self.now),
+            **options,
         )
 
     def run(self, for_ms=60_000.0):
@@ -110,6 +113,42 @@ def test_what_is_due_together_takes_one_timer():
     world.run()
     assert len(world.delivered) == 100
     assert world.timers_made == 1
+
+
+def test_what_has_slack_goes_with_the_first_timer_after_its_time():
+    world = World()
+    world.wire(slack_ms=SLACK_MS).send(b"patient")
+    exact = world.wire()
+    exact.send(b"at the same time")
+    world.run(10)
+    exact.send(b"10 ms later")
+    world.run()
+    due = 1000.0 + world.wan.one_way_ms("ams", "nrt")
+    assert [data for _, data in world.delivered] == [b"at the same time", b"patient", b"10 ms later"]
+    assert world.delivered[0][0] == world.delivered[1][0] == pytest.approx(due, abs=0.5)
+
+
+def test_what_has_slack_is_never_early_and_late_by_its_slack_at_most():
+    world = World()
+    patient = world.wire(slack_ms=SLACK_MS)
+    patient.send(b"alone")
+    patient.send(b"with it")
+    world.run(10)
+    world.wire("fra").send(b"too early for it")
+    world.run()
+    due = 1000.0 + world.wan.one_way_ms("ams", "nrt")
+    assert [data for _, data in world.delivered] == [b"too early for it", b"alone", b"with it"]
+    assert [at for at, _ in world.delivered[1:]] == [pytest.approx(due + SLACK_MS, abs=0.5)] * 2
+
+
+def test_what_has_slack_and_was_closed_is_not_delivered():
+    world = World()
+    patient, exact = world.wire(slack_ms=SLACK_MS), world.wire()
+    patient.send(b"never")
+    exact.send(b"exact")
+    exact.finish(patient.close)
+    world.run()
+    assert [data for _, data in world.delivered] == [b"exact"]
 
 
 def test_a_cut_holds_what_is_under_way_and_its_end_lets_it_arrive_in_order():
