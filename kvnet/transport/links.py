@@ -104,7 +104,6 @@ class PeerLinks:
         self._awaited: dict[str, None] = {}
         self._poll: asyncio.TimerHandle | None = None
         self._closing = False
-        self._last_encoded: tuple[list[Message], bytes] = ([], b"")
         self._notices = Notices(_log)
         self.counters: Counter[str] = Counter()
         """messages_sent, messages_received, control_messages_sent (WebSocket messages: one per loop turn and
@@ -154,21 +153,21 @@ class PeerLinks:
 
     def flush(self) -> None:
         """Hand everything collected to the wires, one WebSocket message per link."""
+        said: list[Message] = []
+        data = b""
+        control = 0
         for link in self._dirty:
             pending = link.pending
-            if _same(pending, self._last_encoded[0]):  # a relay says the same to all its children
-                data = self._last_encoded[1]
-            else:
-                data = encode(pending)
-                self._last_encoded = (pending, data)
-            self.counters["messages_sent"] += 1
+            if not _same(pending, said):  # a relay says the same to all its children
+                said, data = pending, encode(pending)
             if not link.pending_bytes:
-                self.counters["control_messages_sent"] += 1
+                control += 1
             link.pending = []
             link.pending_bytes = 0
             link.wire.send(data)
+        self.counters["messages_sent"] += len(self._dirty)
+        self.counters["control_messages_sent"] += control
         self._dirty.clear()
-        self._last_encoded = ([], b"")
 
     def unsent_bytes(self, peer: str) -> int:
         """Bytes handed over for this peer and not yet taken by the network; 0 for an unknown peer."""
