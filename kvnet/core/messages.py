@@ -18,6 +18,8 @@ from kvnet.errors import ProtocolError
 
 MESSAGE_BYTES_MAX: Final = 33 * 1024 * 1024
 PATH_HOPS_MAX: Final = 64
+TENTHS_MAX: Final = 1 << 53
+"""Times beyond this, 28,000 years, can't be: what is added to them on their way must still fit an integer."""
 
 
 class BeaconId(NamedTuple):
@@ -161,6 +163,12 @@ def _to_wire(message: Message) -> list[Any]:
             return [7]
 
 
+def _ms(tenths: int) -> float:
+    if abs(tenths) > TENTHS_MAX:
+        raise ProtocolError("a time that can't be")
+    return tenths / 10
+
+
 def _position(epoch: int, seq: int, chain: bytes) -> Position:
     if epoch < 0 or seq < 0 or len(chain) != CHAIN_BYTES:
         raise ProtocolError("a position that can't be")
@@ -181,18 +189,18 @@ def _from_wire(fields: Any) -> Message:
             1, int() as e, int() as n, int() as head, int() as at, int() as due, int() as lat, int() as held,
             list() as path,
         ]:  # fmt: skip
-            return Beacon(BeaconId(e, n), head, at / 10, due, lat / 10, held / 10, _path(path))
+            return Beacon(BeaconId(e, n), head, _ms(at), due, _ms(lat), _ms(held), _path(path))
         case [
             2, int() as epoch, int() as seq, bytes() as chain, int() as e, int() as n, int() as lat,
             list() as path, int() as children, bool() as full, int() as sent, int() as echo, int() as hold,
             bool() as wants,
         ]:  # fmt: skip
             return Advert(
-                _position(epoch, seq, chain), BeaconId(e, n), lat / 10, _path(path), children, full,
-                sent / 10, echo / 10, hold / 10, wants,
+                _position(epoch, seq, chain), BeaconId(e, n), _ms(lat), _path(path), children, full,
+                _ms(sent), _ms(echo), _ms(hold), wants,
             )  # fmt: skip
         case [3, int() as epoch, int() as seq, int() as e, int() as n, bool() as ladder, int() as sent]:
-            return Ask(epoch, seq, BeaconId(e, n), ladder, sent / 10)
+            return Ask(epoch, seq, BeaconId(e, n), ladder, _ms(sent))
         case [4, int() as epoch, int() as seq, bytes() as chain, bool() as late]:
             return Subscribe(_position(epoch, seq, chain), late)
         case [5]:

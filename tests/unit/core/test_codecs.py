@@ -116,6 +116,17 @@ def test_messages_with_one_field_spoilt_are_the_peers_fault(message: Message, da
         messages.decode(msgpack.packb([fields]))
 
 
+@pytest.mark.parametrize("at", [4, 6, 7])
+@pytest.mark.parametrize("tenths", [-(1 << 63), (1 << 53) + 1, (1 << 64) - 1])
+def test_a_time_that_could_not_be_passed_on_is_the_peers_fault(at: int, tenths: int) -> None:
+    """Such a beacon stopped whoever took it: with its own latency added it fitted no integer any more."""
+    fields: list[Any] = [1, 1, 1, 0, 0, 500, 0, 0, []]
+    assert messages.decode(msgpack.packb([fields]))
+    fields[at] = tenths
+    with pytest.raises(ProtocolError, match="time"):
+        messages.decode(msgpack.packb([fields]))
+
+
 @pytest.mark.parametrize(
     "body",
     [
