@@ -75,7 +75,6 @@ class GroupCommit:
         self._more_to_erase = False
         self._erasing: asyncio.TimerHandle | None = None
         self._notices = Notices(_log)
-        self.commits = 0
 
     async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> Version:
         """Sequence these, all or none, and return their version once it is durable.
@@ -125,6 +124,12 @@ class GroupCommit:
         self._due = None
         if self._committing is None:
             self._committing = asyncio.get_running_loop().create_task(self._commit())
+            self._committing.add_done_callback(self._on_end)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        """A commit that broke leaves nobody waiting, and ends the node."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
 
     async def _commit(self) -> None:
         wall_ms = _wall_ms()
@@ -141,13 +146,10 @@ class GroupCommit:
                 RequestError(507, DISK_FULL, "The coordinator's disk is full; nothing was written, reads go on")
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, no later write may be acknowledged on top of it
-            self._closed = True
-            self._fail_waiting(RequestError(503, NOT_OPEN, "The coordinator's disk failed", definite=False))
-            self._broken(error)
+            self._fail(error)
             return
         else:
             self._writer.committed(cut)
-            self.commits += 1
             if cut.frames:
                 self._on_durable(cut.frames, durable_ms)
                 self._feed(FramesCut(tuple(cut.frames)))
@@ -191,6 +193,12 @@ class GroupCommit:
             if not future.done():
                 future.set_result(None)
 
+    def _fail(self, error: BaseException) -> None:
+        """Take nothing more, and have the node end."""
+        self._closed = True
+        self._fail_waiting(RequestError(503, NOT_OPEN, "The coordinator's disk failed", definite=False))
+        self._broken(error)
+
     def _fail_waiting(self, error: RequestError) -> None:
         """Tell all who wait for what was undone; seqs are given out again, so nobody may keep waiting."""
         waiting, self._waiting = self._waiting, deque()
@@ -212,7 +220,7 @@ class GroupCommit:
 
     async def _settle(self) -> None:
         if self._committing is not None:
-            await self._committing
+            await asyncio.wait([self._committing])  # what it raised has ended the node already
 
 
 def _wall_ms() -> int:
