@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvnet.api.backend import WriteResult
-from kvnet.core.catalog import CatalogItem, Cluster, Member, Scope, Token
+from kvnet.core.catalog import CatalogItem, Cluster, Member, Scope, Token, hash_token
 from kvnet.core.frames import Frame
 from kvnet.core.operations import Operation
 from kvnet.core.versions import Position, Version
@@ -91,7 +90,7 @@ class Coordinator(Node):
         return [
             Cluster(self.context.account_id, self.cluster_id, now_ms),
             *(
-                Token(f"bootstrap-{scope}", f"{scope} (made with the cluster)", Scope(scope), _sha256(token))
+                Token(f"bootstrap-{scope}", f"{scope} (made with the cluster)", Scope(scope), hash_token(token))
                 for scope, token in tokens.items()
             ),
             *(Member(pop.code, now_ms) for pop in self.topology.pops),
@@ -149,10 +148,6 @@ class Coordinator(Node):
 
     def staleness_ms(self) -> float:
         return 0.0
-
-
-def _sha256(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
 
 
 def main(context: NodeContext) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from typing import Any, Final, Literal
 import uvloop
 from aiohttp import ClientSession, web
 
+from kvnet.api.auth import identify, require
 from kvnet.api.backend import WriteResult
 from kvnet.api.server import HttpServer
 from kvnet.api.service import HttpService
@@ -282,11 +282,8 @@ class Node(ABC):
         Raises:
             RequestError: neither.
         """
-        bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if bearer:
-            token = self.store.tokens.get(_sha256(bearer))
-            if token is None or not token.scope.covers(Scope.ADMIN):
-                raise RequestError(403, 10000, "Authentication error")
+        if "Authorization" in request.headers:
+            require(identify(request.headers, self.store.tokens), Scope.ADMIN)
             return
         known = (*self.topology.node_names(), LAUNCHER)
         check(self.me, known, request.headers.get(HEADER), request.method, request.path, body)
@@ -319,10 +316,6 @@ class Node(ABC):
             except (ValueError, ConfigError) as error:
                 raise RequestError(400, 10012, f"invalid request body: {error}") from None
         return web.json_response(self.wan.state.to_dict())
-
-
-def _sha256(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
 
 
 def run(node_type: type[Node], context: NodeContext, **options: Any) -> int:

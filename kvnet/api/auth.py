@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Final
 
 from kvnet.api import codes
-from kvnet.core.catalog import Scope, Token
+from kvnet.core.catalog import Scope, Token, hash_token
 
 _BEARER: Final = re.compile(r"(?i:bearer) +([\x21-\x7e]{1,1024})")
 
@@ -31,7 +30,7 @@ def identify(headers: Mapping[str, str], tokens: Mapping[bytes, Token]) -> Token
         secret, problem = headers["X-Auth-Key"], codes.KEY_PAIR_UNKNOWN
     else:
         raise codes.AUTH_MISSING.error()
-    token = tokens.get(sha256(secret.encode("utf-8", "surrogateescape")).digest())
+    token = tokens.get(hash_token(secret))
     if token is None:
         raise problem.error()
     return token

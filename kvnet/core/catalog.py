@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any, Final, assert_never
 
 import msgpack
@@ -47,7 +48,12 @@ class Token:
     name: str
     scope: Scope
     hash: bytes
-    """sha256 of the bearer token; the token itself is never stored."""
+    """`hash_token` of the bearer token; the token itself is never stored."""
+
+
+def hash_token(secret: str) -> bytes:
+    """Return what the catalogue keeps of a bearer token; any header's text has one, also what isn't Unicode."""
+    return sha256(secret.encode("utf-8", "surrogateescape")).digest()
 
 
 @dataclass(frozen=True, slots=True)
