@@ -5,15 +5,9 @@ Wall times are milliseconds since 1970; `now_ms` and `beacon_at_ms` are this pro
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-_COUNTER_BITS: Final = 16
-"""A stamp is milliseconds since 1970 << 16 | counter (core.clock)."""
-
-
-def stamp_ms(stamp: int) -> float:
-    """Return the wall time in a hybrid clock's stamp."""
-    return float(stamp >> _COUNTER_BITS)
+from kvnet.core.clock import stamp_ms
 
 
 class ReplicaClock:
@@ -25,7 +19,7 @@ class ReplicaClock:
 
     def __init__(self, stamp: int = 0) -> None:
         """`stamp` is the store's last applied one."""
-        self._floor_ms = stamp_ms(stamp)
+        self._floor_ms: float = stamp_ms(stamp)
         self._offset_ms: float | None = None  # wall minus monotonic time, the largest that a beacon gave
 
     def on_beacon(self, beacon_time_ms: float, beacon_at_ms: float) -> None:

@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvnet.runtime.freshness import BeaconSeen, ReplicaClock, staleness_ms, stamp_ms
+from kvnet.core.clock import stamp_ms
+from kvnet.runtime.freshness import BeaconSeen, ReplicaClock, staleness_ms
 
 WALL = 1_522_540_800_000.0
 
