@@ -16,6 +16,8 @@ from kvnet.errors import ProtocolError
 
 NAMESPACE_ID_BYTES: Final = 16
 HASH_BYTES: Final = 16
+DIGEST_MODULUS: Final = 1 << (8 * HASH_BYTES)
+"""A digest is a sum of record hashes, modulo this."""
 SYSTEM_NAMESPACE: Final = bytes(NAMESPACE_ID_BYTES)
 
 PUT: Final = 0

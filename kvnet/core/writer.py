@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, Protocol, assert_never
 from kvnet.core import catalog
 from kvnet.core.catalog import CatalogItem, Cluster, Member, Namespace, Scope, Token
 from kvnet.core.clock import HybridClock
-from kvnet.core.entries import SYSTEM_NAMESPACE, Delete, Entry, Epoch, Put, record_hash
+from kvnet.core.entries import DIGEST_MODULUS, SYSTEM_NAMESPACE, Delete, Entry, Epoch, Put, record_hash
 from kvnet.core.frames import FRAME_BYTES_TARGET, HEADER_BYTES, Frame, cut_frame
 from kvnet.core.operations import (
     CreateNamespace,
@@ -34,7 +34,6 @@ from kvnet.core.versions import Position, Version
 from kvnet.errors import RequestError
 from kvnet.limits import Limits
 
-DIGEST_MODULUS: Final = 1 << 128
 ENTRY_OVERHEAD_BYTES: Final = 64
 FRAME_OVERHEAD_BYTES: Final = HEADER_BYTES + 5
 PENDING_BYTES_MAX: Final = 64 * 1024 * 1024

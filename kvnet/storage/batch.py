@@ -14,13 +14,13 @@ import lmdb
 import msgpack
 
 from kvnet.core.catalog import NAMESPACE_PREFIX, CatalogItem, Namespace, key_of, read_item
-from kvnet.core.entries import DELETE, EPOCH, HASH_BYTES, NAMESPACE_ID_BYTES, PUT, SYSTEM_NAMESPACE
+from kvnet.core.entries import DELETE, DIGEST_MODULUS, EPOCH, HASH_BYTES, NAMESPACE_ID_BYTES, PUT, SYSTEM_NAMESPACE
 from kvnet.core.frames import HEADER_BYTES, Frame
 from kvnet.errors import Divergence, ProtocolError
 from kvnet.storage.environment import Environment
 from kvnet.storage.keys import SLICE_BYTES, layer_prefix, make_place, remove, root_prefix
 from kvnet.storage.records import pack_header, unpack_replaced
-from kvnet.storage.state import DIGEST_MODULUS, STATE_KEY, State, Tally, tally_key
+from kvnet.storage.state import STATE_KEY, State, Tally, tally_key
 
 
 class Batch:

@@ -14,11 +14,10 @@ from typing import Final, NamedTuple
 
 import lmdb
 
-from kvnet.core.entries import HASH_BYTES, NAMESPACE_ID_BYTES, SYSTEM_NAMESPACE
+from kvnet.core.entries import DIGEST_MODULUS, HASH_BYTES, NAMESPACE_ID_BYTES, SYSTEM_NAMESPACE
 from kvnet.core.versions import CHAIN_BYTES, GENESIS, Position
 from kvnet.storage.keys import ROOT_BYTES, root_prefix
 
-DIGEST_MODULUS: Final = 1 << (8 * HASH_BYTES)
 STATE_KEY: Final = b"state"
 TALLY_PREFIX: Final = b"namespace/"
 

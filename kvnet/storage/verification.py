@@ -9,12 +9,12 @@ from typing import Final, NamedTuple
 
 import lmdb
 
-from kvnet.core.entries import record_hash
+from kvnet.core.entries import DIGEST_MODULUS, record_hash
 from kvnet.core.versions import Position
 from kvnet.storage.environment import Environment
 from kvnet.storage.keys import walk
 from kvnet.storage.records import HEADER_BYTES, read_header
-from kvnet.storage.state import DIGEST_MODULUS, State, Tally, read_state, read_tallies
+from kvnet.storage.state import State, Tally, read_state, read_tallies
 
 SLICE_RECORDS: Final = 1000
 """Records looked at in one read transaction: a long one would keep the pages of later commits from reuse."""
