@@ -71,7 +71,6 @@ NAMESPACE_ID_FORMAT: Final = Problem(
     "could not parse UUID from request's namespace_id: 'uuid: incorrect UUID format: {id} (write 32 hex digits)'",
 )
 NAMESPACE_NOT_FOUND: Final = Problem(404, 10013, "{op}: 'namespace not found'")
-TITLE_TAKEN: Final = Problem(400, 10014, "{op}: 'a namespace with this account ID and title already exists'")
 TITLE_MISSING: Final = Problem(400, 10019, "{op}: 'request is missing a title definition'")
 TITLE_TOO_LONG: Final = Problem(400, 10001, "title: length of {length} exceeds limit of {limit} characters")
 JURISDICTION: Final = Problem(

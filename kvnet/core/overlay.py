@@ -136,7 +136,7 @@ class Overlay:
 
     def on_up(self, peer: str, rtt_ms: float) -> Neighbour:
         state = self.state
-        neighbour = Neighbour(peer, state.now)
+        neighbour = Neighbour(peer)
         neighbour.measure(state.now, rtt_ms)
         state.neighbours[peer] = neighbour
         dialled_for_ladder = self._ladder.pop(peer, NEVER) > NEVER

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -48,7 +48,6 @@ class Neighbour:
     """A peer with a link, as far as we know it."""
 
     name: str
-    up_at: float
     rtts: list[tuple[float, float]] = field(default_factory=list)
     """(when, round trip), newest last, of the last minute."""
     rtt_ms: float = 0.0
@@ -155,9 +154,6 @@ class NodeState:
     def cancel_timer(self, name: str) -> None:
         self._timers.pop(name, None)
 
-    def has_timer(self, name: str) -> bool:
-        return name in self._timers
-
     def next_deadline(self) -> float | None:
         return min(self._timers.values(), default=None)
 
@@ -193,7 +189,6 @@ class Child:
     name: str
     seq: int
     """The last seq handed to its link."""
-    since: float
     beacon: BeaconId = NO_BEACON
     """The last beacon handed to its link."""
     waiting: bool = False
@@ -215,6 +210,3 @@ class Parent:
     """When it last delivered a beacon more than 50 ms after another parent, or missed one."""
     heard_at: float = NEVER
     """When it last delivered anything."""
-
-
-Handler = Callable[[], None]

@@ -151,7 +151,7 @@ class Stream:
         if reason is not None:
             self._refuse(peer, reason, theirs)
             return
-        state.children[peer] = Child(peer, theirs.seq, state.now)
+        state.children[peer] = Child(peer, theirs.seq)
         self.pump(peer)
         if not known and len(state.children) > state.timers.children_max:
             self.ask_to_move(1, apart_from=peer)

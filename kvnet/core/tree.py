@@ -32,7 +32,6 @@ class Tree:
         self._moving_until = NEVER
         self._successor = ""
         """The parent that shall replace the others, as soon as it has proven that it serves us."""
-        self.parent_changes = 0
 
     # -- whom we may take ------------------------------------------------------------------------------------
 
@@ -79,7 +78,6 @@ class Tree:
     def add_parent(self, peer: str, *, late: bool) -> None:
         state = self.state
         state.parents[peer] = Parent(peer, state.now)
-        self.parent_changes += 1
         state.send(peer, Subscribe(state.tip, late))
         if len(state.parents) > 1:
             state.set_timer_earlier("review", state.now + state.timers.second_parent_review_ms)

@@ -122,10 +122,6 @@ class Arrivals:
         self.positions[pop] = Version(self.positions[pop].epoch, seq)
         self._take(pop, Version(_ANY_EPOCH, seq), wall_ms)
 
-    def lacks(self, pop: int) -> int:
-        """Return how many known frames `pop` lacks."""
-        return self._base + len(self._frames) - self._next[pop]
-
     def missing_at(self, pop: int) -> list[CommittedFrame]:
         """Return the frames that `pop` lacks, oldest first, superseded ones among them."""
         return self._frames[self._next[pop] - self._base :]

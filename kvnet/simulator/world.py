@@ -68,10 +68,6 @@ class Node:
         self.dialling: set[str] = set()
         self.deadline = inf
         self.reports: list[tuple[float, str, str]] = []
-        self.messages_sent = 0
-        """WebSocket messages: all that is pending for a link in one turn."""
-        self.control_messages_sent = 0
-        """Those of them without a frame."""
         self.refused_writes = ""
         self.now = 0.0
 
@@ -359,8 +355,6 @@ class World:
         if self.trace is not None:
             for message in messages:
                 self.trace(self.now, node.name, f"-> {peer} {_brief(message)}")
-        node.messages_sent += 1
-        node.control_messages_sent += not any(type(message) is Frames for message in messages)
         if link.is_half_open and link.breaks_at == inf:
             link.breaks_at = self.now + USER_TIMEOUT_MS
             self.at(link.breaks_at, lambda: self._close(link))
