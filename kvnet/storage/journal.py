@@ -65,7 +65,7 @@ def frames_after(txn: lmdb.Transaction[memoryview], db: lmdb._Database, seq: int
     size = 0
     with txn.cursor(db) as cursor:
         if not cursor.set_key(_key(seq + 1)):
-            raise BeyondHorizon(f"no frame in the journal starts at {seq + 1}; take a snapshot instead")
+            raise BeyondHorizon(f"no frame in the journal starts at {seq + 1}")
         for stored in cursor.iternext(keys=False):
             size += len(stored) - CHAIN_BYTES
             if frames and size > bytes_max:

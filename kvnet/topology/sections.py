@@ -136,4 +136,5 @@ class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     map_size_gib: Gibibytes = 256
     """The most an LMDB environment can hold; address space, not disk."""
     edge_journal_mib: Mebibytes = 64
-    """Tail of the journal an edge keeps to serve repair. More: neighbours away for longer need no snapshot."""
+    """Tail of the journal an edge keeps to serve repair. More: neighbours that were away for longer
+    are served by neighbours, not by the coordinator."""
