@@ -29,6 +29,7 @@ from bench._support.load import WriteLoad, Written, create_namespace, new_sessio
 from bench._support.monitor_client import MonitorClient
 from bench._support.network import RunningNetwork, running, started
 from bench._support.plot import plot_arrivals, require_matplotlib
+from bench._support.replicas import count_equal
 from bench._support.surroundings import surroundings
 from kvnet.errors import ConfigError, KvnetError
 from kvnet.monitor.report import slowest_pops
@@ -132,7 +133,9 @@ async def measure(network: RunningNetwork, load: WriteLoad) -> tuple[dict[str, A
             progress.update(task, description="waiting for the last PoP")
             report = await monitor.settled(written.newest, before["bound_ms"] / 1000 + SETTLE_MARGIN_S)
         cpu_cores = network.cpu_cores_since(cpu_before, time.monotonic() - begin_s)
-    return result_of(network, load, written, report) | {"cpu_cores": cpu_cores}, report
+        equal = await count_equal(session, network)
+    result = result_of(network, load, written, report)
+    return result | {"cpu_cores": cpu_cores, "replicas_equal": equal}, report
 
 
 def result_of(
@@ -156,11 +159,12 @@ def result_of(
 
 
 def exit_code(result: dict[str, Any]) -> int:
-    """Return 3 when the bound was broken, else 1 when not every write was taken and seen everywhere, else 0."""
+    """Return 3 when the bound was broken, else 1 when a write failed or a replica isn't whole, else 0."""
     if result["violations"]:
         return BOUND_BROKEN
-    whole = not result["failures"] and not result["pending"] and result["writes"] >= result["acknowledged"]
-    return OK if whole else FAILED
+    seen = not result["pending"] and result["writes"] >= result["acknowledged"]
+    whole = not result["failures"] and result["replicas_equal"] == result["pops"]
+    return OK if seen and whole else FAILED
 
 
 def print_result(result: dict[str, Any], report: dict[str, Any]) -> None:
@@ -178,6 +182,7 @@ def print_result(result: dict[str, Any], report: dict[str, Any]) -> None:
     table.add_row("writes", f"{result['writes']}", "")
     table.add_row("redundancy: bytes received ÷ needed", _number(result["redundancy"]), "")
     table.add_row("copies sent by the coordinator", _number(result["coordinator_copies"]), "")
+    table.add_row("replicas equal to the coordinator's", f"{result['replicas_equal']} of {result['pops']}", "")
     table.add_row("cores of processor", _number(result["cpu_cores"]["all"]), "")
     table.add_row("formed", _ms(result["formed_ms"]), "")
     table.add_row(f"violations of {result['bound_ms'] / 1000:g} s", str(result["violations"]), "")

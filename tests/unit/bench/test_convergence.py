@@ -83,10 +83,12 @@ def test_no_write_repeats_the_value_its_key_has(value_bytes):
         ({"failures": {"429": 2}}, 1),
         ({"pending": 4}, 1),
         ({"acknowledged": 11}, 1),
+        ({"replicas_equal": 2}, 1),
     ],
 )
 def test_the_exit_code_tells_the_verdict(change, code):
     result = {"violations": 0, "failures": {}, "pending": 0, "writes": 10, "acknowledged": 10}
+    result |= {"pops": 3, "replicas_equal": 3}
     assert convergence.exit_code(result | change) == code
 
 
@@ -116,6 +118,7 @@ def test_the_result_is_json_and_a_table_whatever_was_measured(capsys):
         "answer_p50_ms": None,
         "answer_p99_ms": None,
         "cpu_cores": {"all": 0.5},
+        "replicas_equal": 2,
         "slowest": [["nrt", None]],
     }
     violation = {"write": "1-5", "writes": 1, "pop": "nrt", "lag_ms": 12_000.0, "why": "not arrived"}
