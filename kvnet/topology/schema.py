@@ -95,7 +95,11 @@ class Topology(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         Raises:
             ConfigError: no node has this name.
         """
-        return self.pop(self.coordinator.place if node in {COORDINATOR, MONITOR} else node)
+        if node in {COORDINATOR, MONITOR}:
+            return self.pop(self.coordinator.place)
+        if node.lower() not in self._index:
+            raise ConfigError(unknown("node", node, self.node_names()))
+        return self.pop(node)
 
     def url_of(self, node: str) -> str:
         """Return where `node` answers, without a trailing slash.

@@ -127,7 +127,7 @@ async def test_name_or_port_that_is_taken_ends_a_node_with_one_line(site):
             await site.coordinator_listens(session)
             account = json.loads(site.network.folder.cluster_file.read_bytes())["account_id"]
             secret = {"KVNET_SECRET_FILE": str(site.secret)}
-            for name, told in (("coordinator", "is taken by pid"), ("oslo", "no PoP is called 'oslo'")):
+            for name, told in (("coordinator", "is taken by pid"), ("oslo", "no node is called 'oslo'")):
                 data = site.folder / "another"
                 ended = kvnet("node", name, "--topology", site.topology, "--data", data, **secret)
                 assert (ended.returncode, ended.stdout) == (2, "")

@@ -64,6 +64,13 @@ def test_an_unknown_pop_is_answered_with_the_closest():
         WORLD.pop("nrtt")
 
 
+def test_an_unknown_node_is_answered_with_all_that_a_node_can_be_called():
+    with pytest.raises(
+        ConfigError, match="no node is called 'zzz': choose one of coordinator, monitor, iad, osl, per"
+    ):
+        MATRIX.pop_of("zzz")
+
+
 def test_coordinator_and_monitor_stand_at_the_coordinators_place():
     assert WORLD.pop_of("coordinator") == WORLD.pop_of("monitor") == WORLD.pop("iad")
 
