@@ -158,13 +158,14 @@ class PortBlock:
         """
         host, base = topology.listen.host, topology.listen.port_base
         claim = _bind(host, base + CLAIM_OFFSET, reuse=False)
-        if claim is None:
-            raise ConfigError(f"{who_has(base + CLAIM_OFFSET)}; choose another block with --port-base")
         taken = first_taken(host, [topology.port_of(name) for name in topology.node_names()])
-        if taken is not None:
+        if taken is None and claim is not None:
+            return cls(topology, claim)
+        if claim is not None:
             claim.close()
-            raise ConfigError(f"{who_has(taken)}; choose another block with --port-base")
-        return cls(topology, claim)
+        # A claim tells little: it doesn't listen, so its holder isn't seen. A node's port is named before it.
+        told = who_has(base + CLAIM_OFFSET if taken is None else taken)
+        raise ConfigError(f"{told}; choose another block with --port-base")
 
     @classmethod
     def next_free(cls, topology: Topology) -> PortBlock:

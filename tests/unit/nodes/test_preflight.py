@@ -58,6 +58,16 @@ def test_chosen_block_is_kept_from_other_launchers_before_a_node_listens(topolog
         block.release()
 
 
+def test_block_of_a_running_network_is_refused_naming_its_node_and_not_its_claim(topology):
+    block = PortBlock.at(topology)
+    try:
+        port = topology.port_of("coordinator")
+        with listen(port), pytest.raises(ConfigError, match=rf"port {port} is taken by pid {os.getpid()}"):
+            PortBlock.at(topology)
+    finally:
+        block.release()
+
+
 def test_address_of_another_machine_is_refused(topology):
     with pytest.raises(ConfigError, match="not an address of this machine"):
         preflight.first_taken("192.0.2.1", [24_000])
