@@ -250,7 +250,7 @@ def _refuse_newer(folder: Path, found: int) -> None:
 
 def _refuse_foreign(folder: Path, cluster_id: str, node: str, ours: _Mark) -> None:
     if cluster_id != ours.cluster_id:
-        raise ForeignEnvironment(f"{folder} belongs to another cluster: {_OTHER_FOLDER}")
+        raise ForeignEnvironment(f"{folder} belongs to another cluster: bring its secret, {_OTHER_FOLDER}")
     if node != ours.node:
         raise ForeignEnvironment(f"{folder} belongs to node {node}, not to {ours.node}: {_OTHER_FOLDER}")
 

@@ -177,7 +177,10 @@ def test_two_processes_cannot_share_a_folder(folder):
 
 @pytest.mark.parametrize(
     ("node", "cluster_id", "says"),
-    [("gru", CLUSTER_ID, "belongs to node fra, not to gru"), ("fra", b"d" * 16, "another cluster")],
+    [
+        ("gru", CLUSTER_ID, "belongs to node fra, not to gru"),
+        ("fra", b"d" * 16, "another cluster: bring its secret"),
+    ],
 )
 @pytest.mark.parametrize("known_by", ["mark", "environment"])
 def test_a_foreign_environment_is_refused_and_left_alone(folder, maker, node, cluster_id, says, known_by):
