@@ -44,5 +44,16 @@ def checked_text(text: str, what: str) -> str:
     return text
 
 
+def checked_key(text: str) -> str:
+    """Return `text` if it can be a key.
+
+    Raises:
+        ConfigError: it is empty, for which the API has no word, or not UTF-8.
+    """
+    if not text:
+        raise ConfigError("the key is empty: write at least one character")
+    return checked_text(text, "key")
+
+
 def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, ensure_ascii=False))

@@ -8,6 +8,7 @@ from kvnet.cli.options import (
     DATA_DEFAULT,
     AcceptLossOption,
     DataOption,
+    LogLevel,
     LogLevelOption,
     NodeArgument,
     PortBaseOption,
@@ -27,7 +28,7 @@ def node(
     data: DataOption = DATA_DEFAULT,
     accept_loss: AcceptLossOption = False,
     recover: RecoverOption = False,
-    log_level: LogLevelOption = "info",
+    log_level: LogLevelOption = LogLevel.INFO,
 ) -> None:
     """Run one node in the foreground, on any host.
 

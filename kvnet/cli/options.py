@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,15 @@ from nodes.cluster import RunFolder
 
 DATA_DEFAULT = Path(".kvnet")
 SECRET_FILE_VARIABLE = "KVNET_SECRET_FILE"  # noqa: S105 - the name of a variable
+
+
+class LogLevel(StrEnum):
+    """How much nodes log; each level includes those below it."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 def complete_node(context: typer.Context, incomplete: str) -> list[str]:
@@ -34,7 +44,7 @@ TopologyOption = Annotated[
 PortBaseOption = Annotated[
     int | None, typer.Option("--port-base", metavar="PORT", help="First port of the block the nodes listen on.")
 ]
-LogLevelOption = Annotated[str, typer.Option("--log-level", help="What nodes log: debug, info, warning, error.")]
+LogLevelOption = Annotated[LogLevel, typer.Option("--log-level", help="What nodes log.")]
 NodeArgument = Annotated[
     str,
     typer.Argument(

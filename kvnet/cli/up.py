@@ -15,6 +15,7 @@ from kvnet.cli.options import (
     AcceptLossOption,
     DataOption,
     JsonOption,
+    LogLevel,
     LogLevelOption,
     PortBaseOption,
     RecoverOption,
@@ -54,7 +55,7 @@ def up(
     wipe: Annotated[bool, typer.Option("--wipe", help="Delete what the run folder holds first.")] = False,
     accept_loss: AcceptLossOption = False,
     recover: RecoverOption = False,
-    log_level: LogLevelOption = "info",
+    log_level: LogLevelOption = LogLevel.INFO,
     json_: JsonOption = False,
 ) -> None:
     """Start a network on this host.

@@ -17,6 +17,7 @@ from kvnet.cli.connection import (
     NamespaceArgument,
     NearOption,
     PopOption,
+    checked_key,
     checked_text,
     open_network,
     print_json,
@@ -49,9 +50,7 @@ def put(
     async def run() -> Version:
         async with open_network(data, near, pop) as net:
             target = net.namespace(checked_text(namespace, "namespace"))
-            return await target.put(
-                checked_text(key, "key"), content, ttl=ttl, expiration=expiration, metadata=described
-            )
+            return await target.put(checked_key(key), content, ttl=ttl, expiration=expiration, metadata=described)
 
     _print_version(asyncio.run(run()), json_=json_)
 
@@ -73,7 +72,7 @@ def get(
     async def run() -> bytes | Value | None:
         async with open_network(data, near, pop) as net:
             source = net.namespace(checked_text(namespace, "namespace"))
-            wanted = checked_text(key, "key")
+            wanted = checked_key(key)
             if json_:
                 return await source.get_with_metadata(wanted, at_least=version)
             return await source.get(wanted, at_least=version)
@@ -101,7 +100,7 @@ def delete(
 
     async def run() -> Version:
         async with open_network(data, near, pop) as net:
-            return await net.namespace(checked_text(namespace, "namespace")).delete(checked_text(key, "key"))
+            return await net.namespace(checked_text(namespace, "namespace")).delete(checked_key(key))
 
     _print_version(asyncio.run(run()), json_=json_)
 

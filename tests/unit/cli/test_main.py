@@ -86,6 +86,13 @@ def test_ports_out_of_range_are_refused_and_start_nothing(tmp_path):
     assert not (tmp_path / "run" / "cluster.json").exists()
 
 
+def test_unknown_log_level_names_the_choices_and_starts_nothing(tmp_path):
+    ended = run("up", "--pops", "1", "--log-level", "loud", "--detach", "--data", str(tmp_path / "run"))
+    assert ended.returncode == 2
+    assert "'warning'" in ended.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_debug_shows_where_an_error_came_from():
     assert "Traceback" in run("ps", "--data", "/nowhere", KVNET_DEBUG="1").stderr
 

@@ -51,6 +51,13 @@ def test_missing_key_is_exit_code_4_and_silence_on_stdout(kvnet):
     assert "there is no key 'nothing'" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments", [("put", "settings", "", "1"), ("get", "settings", ""), ("delete", "settings", "")]
+)
+def test_empty_key_is_refused_before_anybody_is_asked(kvnet, arguments):
+    assert "the key is empty" in error_of(kvnet(*arguments))
+
+
 def test_unknown_namespace_names_the_cure(kvnet):
     assert "`kvnet namespace create sessions`" in error_of(kvnet("get", "sessions", "a"))
 
