@@ -19,7 +19,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -74,10 +74,11 @@ class RunFolder:
         """Return what cluster.json says.
 
         Raises:
-            ConfigError: there is none, or it can't be read.
+            ConfigError: there is none, it can't be read, or it isn't one of ours.
         """
         try:
             found: dict[str, Any] = json.loads(self.cluster_file.read_bytes())
+            _look_at_all(found)
         except FileNotFoundError:
             raise ConfigError(
                 f"no network in {self.path}: `kvnet up` starts one; --data or KVNET_DATA names another folder"
@@ -85,6 +86,10 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"{self.cluster_file} can't be read: {error}; `kvnet up --wipe` starts anew"
+            ) from None
+        except (LookupError, TypeError, AttributeError):
+            raise ConfigError(
+                f"{self.cluster_file} isn't whole: bring back a copy, or `kvnet up --wipe` starts anew"
             ) from None
         return found
 
@@ -95,13 +100,8 @@ class RunFolder:
             ConfigError: no cluster.json, or not one of ours.
         """
         cluster = self.cluster()
-        try:
-            tokens = {scope: str(cluster["tokens"][scope]) for scope in SCOPES}
-            return Identity(str(cluster["account_id"]), tokens)
-        except (KeyError, TypeError):
-            raise ConfigError(
-                f"{self.cluster_file} has no account_id or tokens: `kvnet up --wipe` starts anew"
-            ) from None
+        tokens = {scope: str(cluster["tokens"][scope]) for scope in SCOPES}
+        return Identity(str(cluster["account_id"]), tokens)
 
     def topology(self) -> Topology:
         """Return the network that was last started in this folder.
@@ -215,8 +215,12 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} is not a run folder of kvnet, nothing was deleted; name one with --data"
             )
-        cluster = self.cluster() if self.cluster_file.exists() else {}
-        for name in (COORDINATOR, MONITOR, *cluster.get("pops", {})):
+        names = {COORDINATOR, MONITOR}
+        with suppress(ConfigError):  # one of the two files may be what is damaged, and wiping its cure
+            names.update(self.cluster()["pops"])
+        with suppress(ConfigError):
+            names.update(self.topology().node_names())
+        for name in names:
             if self.node_folder(name).exists():
                 shutil.rmtree(self.node_folder(name))
         for file in (
@@ -298,6 +302,18 @@ def cluster_document(topology: Topology, identity: Identity, pids: Pids) -> dict
             for pop in topology.pops
         },
     }
+
+
+def _look_at_all(cluster: dict[str, Any]) -> None:
+    """Touch every field that commands rely on; raises what a missing one makes Python raise."""
+    for field in ("account_id", "limits"):
+        cluster[field]
+    for scope in SCOPES:
+        cluster["tokens"][scope]
+    for node in (cluster[COORDINATOR], cluster[MONITOR], *cluster["pops"].values()):
+        node["url"], node["pid"]
+    for pop in cluster["pops"].values():
+        pop["city"]
 
 
 def _new_identity() -> Identity:

@@ -101,12 +101,29 @@ def test_folder_without_a_network_names_the_cure(folder):
 
 def test_damaged_cluster_json_is_one_line(folder, topology):
     folder.claim(topology, {})
-    folder.cluster_file.write_text('{"account_id":')
-    with pytest.raises(ConfigError, match="--wipe"):
-        folder.identity()
-    folder.cluster_file.write_text("{}")
-    with pytest.raises(ConfigError, match="--wipe"):
-        folder.identity()
+    whole = json.loads(folder.cluster_file.read_bytes())
+    lacking = [
+        json.dumps({name: value for name, value in whole.items() if name != left_out}) for left_out in whole
+    ]
+    halves = [
+        json.dumps(whole | half) for half in ({"tokens": {}}, {"pops": []}, {"pops": {"iad": {}}}, {"monitor": 1})
+    ]
+    for content in ('{"account_id":', "{}", "[]", "7", *lacking, *halves):
+        folder.cluster_file.write_text(content)
+        with pytest.raises(ConfigError, match="--wipe"):
+            folder.cluster()
+        with pytest.raises(ConfigError, match="--wipe"):
+            folder.identity()
+
+
+@pytest.mark.parametrize("damaged", ["cluster.json", "topology.yaml"])
+def test_wipe_cures_a_damaged_folder(folder, topology, damaged):
+    """The errors above name --wipe, which read the same file and failed like them."""
+    folder.claim(topology, {})
+    folder.log_of("iad").parent.mkdir()
+    (folder.path / damaged).write_text("{")
+    folder.wipe()
+    assert list(folder.path.iterdir()) == []
 
 
 def test_single_pids_are_recorded_beside_each_other(folder, topology):
