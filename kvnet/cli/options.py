@@ -13,6 +13,7 @@ import typer
 from nodes.cluster import RunFolder
 
 DATA_DEFAULT = Path(".kvnet")
+DATA_VARIABLE = "KVNET_DATA"
 SECRET_FILE_VARIABLE = "KVNET_SECRET_FILE"  # noqa: S105 - the name of a variable
 
 
@@ -35,7 +36,7 @@ def complete_node(context: typer.Context, incomplete: str) -> list[str]:
     return [name for name in ("coordinator", "monitor", *cluster["pops"]) if name.startswith(incomplete.lower())]
 
 
-DataOption = Annotated[Path, typer.Option("--data", envvar="KVNET_DATA", help="The network's run folder.")]
+DataOption = Annotated[Path, typer.Option("--data", envvar=DATA_VARIABLE, help="The network's run folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 TopologyOption = Annotated[
     str | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ import typer
 
 from kvnet.cli.options import (
     DATA_DEFAULT,
+    DATA_VARIABLE,
     AcceptLossOption,
     DataOption,
     JsonOption,
@@ -121,7 +123,8 @@ def _overrides(settings: list[str]) -> dict[str, int]:
 def _summary(folder: RunFolder, formed_ms: float, data: Path, *, stays: bool) -> str:
     """Say what stands where, and what to type next."""
     topology = folder.topology()
-    where = "" if data == DATA_DEFAULT or os.environ.get("KVNET_DATA") else f" --data {data}"
+    found_anyway = Path(os.environ.get(DATA_VARIABLE) or DATA_DEFAULT)
+    where = "" if data == found_anyway else f" --data {shlex.quote(str(data))}"
     lines = [f"{_heading(topology)}, formed in {formed_ms / 1000:.1f} s", ""]
     rows = [
         ("coordinator", topology.url_of("coordinator"), topology.pop_of("coordinator").city),

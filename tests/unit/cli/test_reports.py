@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from kvnet.cli import up
 from kvnet.cli.logs import Tail
 from kvnet.cli.polling import require_some, urls_of
 from kvnet.cli.rtt import compare
@@ -13,6 +16,7 @@ from kvnet.cli.verify import differences
 from kvnet.errors import KvnetError
 from kvnet.topology.load import load
 from kvnet.topology.wan import Wan
+from nodes.cluster import RunFolder
 
 CLUSTER = {
     "coordinator": {"url": "http://c"},
@@ -115,3 +119,24 @@ def test_tail_goes_on_where_it_was_and_starts_anew_in_an_emptied_log(tmp_path):
     assert tail.more() == []
     log.write_text("new\n")
     assert tail.more() == ["fra | new"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "data", "typed"),
+    [
+        (None, ".kvnet", "kvnet down"),
+        (None, "my net", "kvnet down --data 'my net'"),
+        ("/nets/a", "/nets/a", "kvnet down"),
+        ("/nets/a", "/nets/b", "kvnet down --data /nets/b"),
+        ("/nets/a", ".kvnet", "kvnet down --data .kvnet"),
+    ],
+)
+def test_what_to_type_next_reaches_the_network_that_was_started(tmp_path, monkeypatch, variable, data, typed):
+    """KVNET_DATA and another --data: the commands that `up` told went to the network of the variable."""
+    monkeypatch.delenv("KVNET_DATA", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("KVNET_DATA", variable)
+    folder = RunFolder(tmp_path)
+    folder.claim(load("world-2018").with_pops(2), {})
+    told = up._summary(folder, 1000.0, Path(data), stays=True)
+    assert told.splitlines()[-1].strip() == typed
