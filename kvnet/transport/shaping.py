@@ -271,6 +271,12 @@ class Shaper:
         self._timer = None
         self._timer_ms = -inf  # what is scheduled meanwhile arms no timer of its own
         until = self.now_ms() + TICK_MS / 2
+        try:
+            self._call_due(until)
+        finally:  # one delivery that raises must not silence all others
+            self._arm_next()
+
+    def _call_due(self, until: float) -> None:
         heap, patient = self._heap, self._patient
         while heap and heap[0][0] <= until:
             at_ms, _, what = heappop(heap)
@@ -282,6 +288,9 @@ class Shaper:
                 del patient[what]
                 what.scheduled_ms = inf
                 what.on_due(until)
+
+    def _arm_next(self) -> None:
+        heap, patient = self._heap, self._patient
         while heap and heap[0][2].scheduled_ms != heap[0][0]:
             heappop(heap)  # overtaken by an earlier look, or its wire is gone
         self._timer_ms = inf
