@@ -64,7 +64,7 @@ class Coordinator(Node):
 
     def peer_routes(self) -> dict[str, Any]:
         members = {pop.code for pop in self.topology.pops}
-        desk = WriteDesk(self.me, members, self._write_durably)
+        desk = WriteDesk(self.me, members, self._write_durably, value_bytes_max=self.limits.value_bytes_max)
         return {**super().peer_routes(), WRITE_PATH: desk.handle}
 
     # -- opening ---------------------------------------------------------------------------------------------

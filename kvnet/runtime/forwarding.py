@@ -20,7 +20,6 @@ from typing import Any, Final, NamedTuple
 import msgpack
 from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout, web
 
-from kvnet.core.frames import FRAME_BYTES_MAX
 from kvnet.core.operations import Operation, from_wire, to_wire
 from kvnet.core.versions import Version
 from kvnet.errors import ProtocolError, RequestError
@@ -37,6 +36,8 @@ RETRY_FOR_S: Final = 5.0
 RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 1.0
 REQUEST_ID_BYTES_MAX: Final = 256
+BODY_OVERHEAD_BYTES: Final = 16_384
+"""Key, metadata and request id of a forwarded write, with room."""
 UNREACHABLE: Final = 20010
 """API code: the coordinator can't be reached, the write was not made."""
 UNKNOWN_OUTCOME: Final = 20011
@@ -173,15 +174,19 @@ class WriteDesk:
         me: Identity,
         known: Container[str],
         write: Callable[[Sequence[Operation], bytes], Awaitable[Version]],
+        *,
+        value_bytes_max: int,
     ) -> None:
+        """`value_bytes_max` is the limit on values: no body may be much larger, whoever sends it."""
         self._me = me
         self._known = known
         self._write = write
+        self._body_bytes_max = value_bytes_max + BODY_OVERHEAD_BYTES
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer one forwarded write."""
         try:
-            body = await _read_body(request)
+            body = await _read_body(request, self._body_bytes_max)
             check(self._me, self._known, request.headers.get(HEADER), request.method, PATH, body)
             operations, request_id = _read_request(body)
             version = await self._write(operations, request_id)
@@ -201,13 +206,13 @@ def _answer(status: int, fields: dict[str, Any]) -> web.Response:
     return web.Response(status=status, body=msgpack.packb(fields), content_type="application/msgpack")
 
 
-async def _read_body(request: web.BaseRequest) -> bytes:
+async def _read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.content.iter_any():
         size += len(chunk)
-        if size > FRAME_BYTES_MAX:
-            raise RequestError(413, 10001, f"a forwarded write of more than {FRAME_BYTES_MAX} bytes")
+        if size > bytes_max:
+            raise RequestError(413, 10001, f"a forwarded write of more than {bytes_max} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -28,7 +28,7 @@ class Coordinator:
         self.answers = []
         self.go_on = asyncio.Event()
         self.go_on.set()
-        self.desk = WriteDesk(identity("coordinator", start=2), ("fra", "ams"), self.write)
+        self.desk = WriteDesk(identity("coordinator", start=2), ("fra", "ams"), self.write, value_bytes_max=65_536)
 
     async def write(self, operations, request_id):
         self.taken.append((list(operations), request_id))
@@ -249,8 +249,7 @@ async def test_a_malformed_write_is_refused_and_nothing_happens(peers, coordinat
     assert coordinator.taken == []
 
 
-async def test_an_oversized_write_is_refused_before_it_is_in_memory(peers, coordinator, monkeypatch):
-    monkeypatch.setattr(forwarding, "FRAME_BYTES_MAX", 1000)
-    status, _ = await post(peers, bytes(2000))
+async def test_an_oversized_write_is_refused_before_it_is_in_memory(peers, coordinator):
+    status, _ = await post(peers, bytes(65_536 + forwarding.BODY_OVERHEAD_BYTES + 1))
     assert status == 413
     assert coordinator.taken == []
