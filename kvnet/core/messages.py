@@ -18,6 +18,8 @@ from kvnet.errors import ProtocolError
 
 MESSAGE_BYTES_MAX: Final = 33 * 1024 * 1024
 PATH_HOPS_MAX: Final = 64
+EPOCH_MAX: Final = (1 << 32) - 1
+"""A frame has 32 bits for it, and the coordinator opens the next one."""
 TENTHS_MAX: Final = 1 << 53
 """Times beyond this, 28,000 years, can't be: what is added to them on their way must still fit an integer."""
 
@@ -170,7 +172,7 @@ def _ms(tenths: int) -> float:
 
 
 def _position(epoch: int, seq: int, chain: bytes) -> Position:
-    if epoch < 0 or seq < 0 or len(chain) != CHAIN_BYTES:
+    if not 0 <= epoch < EPOCH_MAX or seq < 0 or len(chain) != CHAIN_BYTES:
         raise ProtocolError("a position that can't be")
     return Position(epoch, seq, chain)
 
