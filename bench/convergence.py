@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from statistics import quantiles
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -36,6 +36,7 @@ from kvnet.monitor.report import slowest_pops
 
 OK, FAILED, USAGE, BOUND_BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
 SETTLE_MARGIN_S = 15.0
+KEYS_SECONDS: Final = 30
 """Beyond the bound: the monitor believes in a silent PoP's guilt after 5 s."""
 SLOWEST_SHOWN = 8
 REPORTED = (
@@ -91,15 +92,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--loss", type=loss, metavar="P", help="packet loss between replicas: 0.2 or 20%%")
     parser.add_argument("--value-bytes", type=count, default=100, metavar="B", help="of each value (default: 100)")
     parser.add_argument(
-        "--keys", type=count, metavar="K", help="keys that take turns (default: 2 s worth of writes)"
+        "--keys", type=count, metavar="K", help="keys that take turns (default: 30 s worth of writes)"
     )
     parser.add_argument("--attach", action="store_true", help="measure the network that runs in --data already")
     parser.add_argument("--plot", type=new_file, metavar="FILE", help="draw the spread here (.svg or .png)")
     add_network_options(parser)
     options = parser.parse_args(arguments)
     keys_min = math.ceil(2 * options.rate)  # a key may be written once a second; twice as many leave room
-    if options.keys is None:
-        options.keys = keys_min
+    if options.keys is None:  # writes that had to wait come in a bunch, and their keys must differ then too
+        options.keys = KEYS_SECONDS * math.ceil(options.rate)
     elif options.keys < min(keys_min, options.writes):
         parser.error(f"--keys {options.keys} is too few for --rate {options.rate:g}: at least {keys_min}, "
                      "because a key can be written once a second")  # fmt: skip

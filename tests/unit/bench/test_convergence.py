@@ -44,7 +44,7 @@ def test_loss_is_a_fraction_or_a_percentage():
 
 
 def test_keys_are_enough_for_the_rate_unless_told_otherwise():
-    assert convergence.parse(["--rate", "30"]).keys == 60
+    assert convergence.parse(["--rate", "30"]).keys == 900
     assert convergence.parse(["--rate", "30", "--writes", "20", "--keys", "20"]).keys == 20
 
 
