@@ -101,9 +101,12 @@ async def test_edges_serve_reads_without_a_coordinator_and_say_how_stale_they_ar
 @pytest.mark.parametrize("wiped", [False, True], ids=["with its disk", "wiped"])
 async def test_edge_catches_up_with_more_than_other_edges_remember(network, client, wiped):
     await client.put("fra", "early", b"1")
+    await client.put("fra", "deleted", b"must not come back")
+    await client.agreed()
     network.kvnet("stop", "uln")
     assert network.nodes()["uln"]["phase"] == "stopped"
     away_at = (await client.status("coordinator"))["position"]
+    assert (await client.delete("coordinator", "deleted")).status == 200
     for number in range(40):
         assert (await client.put("coordinator", f"late-{number}", b"x" * 60_000)).status == 200
     if wiped:

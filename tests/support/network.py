@@ -203,6 +203,9 @@ class Client:
     async def get(self, node: str, key: str, **headers: str) -> Answer:
         return await self.ask(node, "GET", f"{self._base}/values/{key}", None, _named(headers))
 
+    async def delete(self, node: str, key: str) -> Answer:
+        return await self.ask(node, "DELETE", f"{self._base}/values/{key}")
+
     async def keys(self, node: str) -> set[str]:
         """Return every key that this node's replica has in the namespace."""
         keys: set[str] = set()
