@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from kvnet.client.directory import Directory, Edge, PlacedEdge
 from kvnet.errors import ConfigError
 from kvnet.topology.geography import Place, find_place, nearest
+from kvnet.topology.load import SHIPPED, load
 
 
 class Route:
@@ -47,4 +49,19 @@ def nearest_first(directory: Directory, near: str | Place) -> list[PlacedEdge]:
     placed = directory.placed
     if not placed:
         raise ConfigError("where these edges stand isn't known: leave near= out, or give data= instead of urls=")
-    return nearest(find_place(near, placed) if isinstance(near, str) else near, placed)
+    return nearest(_place_of(near, placed) if isinstance(near, str) else near, placed)
+
+
+def _place_of(name: str, placed: Sequence[PlacedEdge]) -> Place:
+    """Return where a place is, also one that only larger networks have a PoP in.
+
+    Raises:
+        ConfigError: nothing is called so.
+    """
+    try:
+        return find_place(name, placed)
+    except ConfigError:
+        for world in SHIPPED[:-1]:
+            with suppress(ConfigError):
+                return find_place(name, load(world).pops)
+        return find_place(name, load(SHIPPED[-1]).pops)
