@@ -23,6 +23,10 @@ DATA = "Data"
 TOOLS = "Tools"
 
 
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""What every mistake on a command line is; typer exports only this one kind of it."""
+
+
 class Commands(LazyGroup):
     """Everything `kvnet` can do."""
 
@@ -80,14 +84,23 @@ def root(
 def main() -> NoReturn:
     """Run the command line and exit: 0 ok, 1 failed, 2 usage or configuration; commands know 3 and 4."""
     try:
-        app(prog_name="kvnet")
+        code = app(prog_name="kvnet", standalone_mode=False)
+    except typer.Abort:
+        sys.exit(INTERRUPTED)
+    except _UsageError as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "kvnet"
+        message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        if not message:  # no arguments at all: the help has been shown
+            sys.exit(USAGE)
+        _end(error, f"{message}; `{command} --help` shows how it is used", USAGE)
     except KvnetError as error:
         _end(error, str(error), USAGE if isinstance(error, ConfigError) else FAILED)
     except OSError as error:
         _end(error, str(error), FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _end(error: Exception, message: str, code: int) -> NoReturn:

@@ -67,6 +67,10 @@ def test_help_and_version_import_no_command():
         (("node", "fra", "--data", "/nowhere"), "KVNET_SECRET_FILE"),
         (("rtt", "fra", "atlantis", "--data", "/nowhere"), "atlantis"),
         (("rtt", "fra", "--verify", "--data", "/nowhere"), "leave the nodes out"),
+        (("fly",), "kvnet --help"),
+        (("up", "--pops", "many"), "kvnet up --help"),
+        (("up", "--bogus"), "--bogus"),
+        (("put",), "NAMESPACE"),
     ],
 )
 def test_what_cannot_work_is_one_line_with_its_cure(arguments, told):
@@ -95,12 +99,6 @@ def test_unknown_log_level_names_the_choices_and_starts_nothing(tmp_path):
 
 def test_debug_shows_where_an_error_came_from():
     assert "Traceback" in run("ps", "--data", "/nowhere", KVNET_DEBUG="1").stderr
-
-
-def test_unknown_command_is_a_usage_error():
-    ended = run("fly")
-    assert ended.returncode == 2
-    assert "fly" in ended.stderr
 
 
 def test_generated_topology_can_be_checked(tmp_path):
