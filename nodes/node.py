@@ -257,7 +257,7 @@ class Node(ABC):
             "pop": self.pop,
             "ready": self.ready(),
             "position": str(self.store.position.version),
-            "head": str(Version(state.beacon.epoch, state.head_seq)),
+            "head": str(max(Version(state.beacon.epoch, state.head_seq), self.store.position.version)),
             "digest": f"{self.store.digest:032x}",
             "parent": self.parent,
             "parents": list(state.parents),
