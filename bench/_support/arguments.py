@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kvnet.cli.up import parse_loss
 from kvnet.errors import ConfigError
+from kvnet.topology.wan_state import parse_loss
 
 
 def count(text: str) -> int:

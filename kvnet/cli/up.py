@@ -29,6 +29,7 @@ from kvnet.errors import ConfigError
 from kvnet.topology.load import load
 from kvnet.topology.schema import Topology
 from kvnet.topology.selection import best_spread
+from kvnet.topology.wan_state import parse_loss
 from nodes.background import run_in_background
 from nodes.cluster import RunFolder
 from nodes.launcher import Launch, run
@@ -95,19 +96,6 @@ def up(
         (run_in_background if detach else run)(launch, teller)
     finally:
         teller.close()
-
-
-def parse_loss(text: str) -> float:
-    """Return the fraction that `0.2` and `20%` both mean.
-
-    Raises:
-        ConfigError: neither form.
-    """
-    digits = text.strip()
-    try:
-        return float(digits[:-1]) / 100 if digits.endswith("%") else float(digits)
-    except ValueError:
-        raise ConfigError(f"loss {text!r} is not a number: write a fraction such as 0.2, or 20%") from None
 
 
 def _overrides(settings: list[str]) -> dict[str, int]:

@@ -10,10 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from kvnet.cli.options import DATA_DEFAULT, DataOption, JsonOption, run_folder
-from kvnet.cli.up import parse_loss
 from kvnet.topology.schema import Topology
 from kvnet.topology.wan import Wan
-from kvnet.topology.wan_state import Nodes, WanState
+from kvnet.topology.wan_state import Nodes, WanState, parse_loss
 from nodes.control import ControlClient
 
 NAMES_SHOWN = 6

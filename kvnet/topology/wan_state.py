@@ -107,3 +107,16 @@ class WanState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         )
         bare = fault.extra_ms == 0 and fault.loss is None
         return replace(self, pairs=others if bare else (*others, fault))
+
+
+def parse_loss(text: str) -> float:
+    """Return the fraction that `0.2` and `20%` both mean.
+
+    Raises:
+        ConfigError: neither form.
+    """
+    digits = text.strip()
+    try:
+        return float(digits[:-1]) / 100 if digits.endswith("%") else float(digits)
+    except ValueError:
+        raise ConfigError(f"loss {text!r} is not a number: write a fraction such as 0.2, or 20%") from None

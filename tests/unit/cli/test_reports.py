@@ -11,11 +11,11 @@ from kvnet.cli.logs import Tail
 from kvnet.cli.polling import require_some, urls_of
 from kvnet.cli.rtt import compare
 from kvnet.cli.status import View
-from kvnet.cli.up import parse_loss
 from kvnet.cli.verify import differences
 from kvnet.errors import KvnetError
 from kvnet.topology.load import load
 from kvnet.topology.wan import Wan
+from kvnet.topology.wan_state import parse_loss
 from nodes.cluster import RunFolder
 
 CLUSTER = {
