@@ -68,6 +68,8 @@ class Node:
         self.dialling: set[str] = set()
         self.deadline = inf
         self.reports: list[tuple[float, str, str]] = []
+        self.control_messages_sent = 0
+        """WebSocket messages without a frame; all that is pending for a link in one turn is one."""
         self.refused_writes = ""
         self.now = 0.0
 
@@ -355,6 +357,7 @@ class World:
         if self.trace is not None:
             for message in messages:
                 self.trace(self.now, node.name, f"-> {peer} {_brief(message)}")
+        node.control_messages_sent += not any(type(message) is Frames for message in messages)
         if link.is_half_open and link.breaks_at == inf:
             link.breaks_at = self.now + USER_TIMEOUT_MS
             self.at(link.breaks_at, lambda: self._close(link))
