@@ -124,7 +124,7 @@ class Lateness:
         state.late_since = None
         self._lacking_seq = 0
         self._ladder_peers.clear()
-        for name in ("widen", "ladder", "second", "retry"):
+        for name in ("widen", "ladder", "retry"):
             state.cancel_timer(name)
 
     # -- asking ----------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ class Lateness:
         for neighbour in neighbours:
             neighbour.asked_at = state.now
             self.asks_sent += 1
-            ask = Ask(state.tip.epoch, state.tip.seq, state.beacon, ladder, state.now)
+            ask = Ask(state.tip.epoch, state.tip.seq, state.beacon, ladder)
             state.send(neighbour.name, ask)
 
     def on_widen(self) -> None:

@@ -65,7 +65,6 @@ class Ask(NamedTuple):
     beacon: BeaconId
     ladder: bool
     """From outside the neighbourhood: answer at once or not at all."""
-    sent_ms: float
 
 
 class Subscribe(NamedTuple):
@@ -153,8 +152,8 @@ def _to_wire(message: Message) -> list[Any]:
                 _tenths(message.echo_hold_ms),
                 message.wants_echo,
             ]
-        case Ask(epoch, seq, beacon, ladder, sent_ms):
-            return [3, epoch, seq, *beacon, ladder, _tenths(sent_ms)]
+        case Ask(epoch, seq, beacon, ladder):
+            return [3, epoch, seq, *beacon, ladder]
         case Subscribe(position, late):
             return [4, *position, late]
         case Unsubscribe():
@@ -201,8 +200,8 @@ def _from_wire(fields: Any) -> Message:
                 _position(epoch, seq, chain), BeaconId(e, n), _ms(lat), _path(path), children, full,
                 _ms(sent), _ms(echo), _ms(hold), wants,
             )  # fmt: skip
-        case [3, int() as epoch, int() as seq, int() as e, int() as n, bool() as ladder, int() as sent]:
-            return Ask(epoch, seq, BeaconId(e, n), ladder, _ms(sent))
+        case [3, int() as epoch, int() as seq, int() as e, int() as n, bool() as ladder]:
+            return Ask(epoch, seq, BeaconId(e, n), ladder)
         case [4, int() as epoch, int() as seq, bytes() as chain, bool() as late]:
             return Subscribe(_position(epoch, seq, chain), late)
         case [5]:

@@ -57,7 +57,7 @@ MESSAGES = st.one_of(
         TIMES,
         st.booleans(),
     ),
-    st.builds(Ask, st.integers(0, 4), st.integers(0, 12), BEACONS, st.booleans(), TIMES),
+    st.builds(Ask, st.integers(0, 4), st.integers(0, 12), BEACONS, st.booleans()),
     st.builds(Subscribe, POSITIONS, st.booleans()),
     st.builds(Refused, st.sampled_from(Reason), POSITIONS),
     st.sampled_from([Unsubscribe(), Move()]),

@@ -43,7 +43,7 @@ def test_frames_of_another_history_bar_the_peer_and_nobody_yields_to_one() -> No
     assert node.reports["mismatch"] == 1
     assert not node.reports["forked"]
 
-    node.receive("a", Ask(1, 1, BeaconId(0, 0), ladder=False, sent_ms=0.0))
+    node.receive("a", Ask(1, 1, BeaconId(0, 0), ladder=False))
     node.receive("a", advert_of(THEIRS[5].position, beacon=(1, 9), latency_ms=1))
     assert not node.said(), "it is neither answered nor taken"
 

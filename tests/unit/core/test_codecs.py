@@ -56,7 +56,7 @@ MESSAGES = st.one_of(
     st.builds(
         Advert, POSITIONS, BEACONS, TENTHS, PATHS, U32, st.booleans(), TENTHS, TENTHS, TENTHS, st.booleans()
     ),
-    st.builds(Ask, U32, U64, BEACONS, st.booleans(), TENTHS),
+    st.builds(Ask, U32, U64, BEACONS, st.booleans()),
     st.builds(Subscribe, POSITIONS, st.booleans()),
     st.builds(Unsubscribe),
     st.builds(Refused, st.sampled_from(Reason), POSITIONS),

@@ -15,7 +15,7 @@ from tests.support.peers import Peers, identity, topology, until
 
 
 def ask(seq: int) -> Ask:
-    return Ask(1, seq, BeaconId(1, 1), ladder=False, sent_ms=0.0)
+    return Ask(1, seq, BeaconId(1, 1), ladder=False)
 
 
 async def linked(peers, **second):
