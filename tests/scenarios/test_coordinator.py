@@ -6,7 +6,9 @@ from itertools import pairwise
 from typing import Any
 
 from kvnet.core.events import Diverged
+from kvnet.core.frames import Frame
 from kvnet.core.messages import Ask, Beacon, BeaconId, Frames, Reason, Refused, Subscribe, Unsubscribe
+from kvnet.core.root import MANY_FRAMES
 from kvnet.core.versions import GENESIS
 from tests.support.conversation import ROOT, Conversation, advert_of, frames_of, history, subscribe
 
@@ -193,6 +195,52 @@ def test_its_children_get_its_frames_at_once_and_the_beacon_after_them() -> None
     assert beacon.latency_ms == 0
 
 
+def busy(frames: int) -> tuple[Conversation, list[Frame]]:
+    """A coordinator with a child, and what its writer is about to cut."""
+    later = history(frames + 2)
+    node = Conversation(ROOT, history=later[:2], root_links=("a", "b", "c"), fresh=False)
+    node.wait(500)
+    node.link("a")
+    node.receive("a", subscribe(later[1].position))
+    node.said()
+    return node, later[2:]
+
+
+def test_frames_that_come_now_and_then_leave_at_once() -> None:
+    node, frames = busy(40)
+    for frame in frames:
+        node.cut(frame)
+        assert node.said_to("a", Frames) == [frames_of(frame)]
+        node.wait(50)
+
+
+def test_frames_that_come_thick_and_fast_leave_together_whole_and_in_order() -> None:
+    node, frames = busy(300)
+    heard: list[tuple[float, Frames]] = []
+    for frame in frames:
+        node.cut(frame)
+        node.wait(5)
+        heard += [(node.now, message) for message in node.said_to("a", Frames)]
+    node.wait(100)
+    heard += [(node.now, message) for message in node.said_to("a", Frames)]
+    assert [data for _, message in heard for data in message.frames] == [frame.data for frame in frames]
+    apart = [after - before for (before, _), (after, _) in pairwise(heard[MANY_FRAMES:])]
+    assert apart, "there was a time of handing out together"
+    assert max(len(message.frames) for _, message in heard) >= 100 / 5 - 1
+    assert max(apart) <= 105, "nothing waits longer than a hand-out"
+
+
+def test_the_last_of_many_frames_does_not_wait_for_another() -> None:
+    node, frames = busy(60)
+    for frame in frames:
+        node.cut(frame)
+        node.wait(1)
+    node.said()
+    node.wait(100)
+    assert node.children == ["a"]
+    assert node.state.children["a"].seq == frames[-1].last_seq
+
+
 def test_beacons_come_each_quarter_second_while_frames_leave_and_each_half_when_none_do() -> None:
     node = opened()
     node.link("a")
@@ -221,7 +269,7 @@ def test_it_answers_ten_ladder_asks_a_second_after_a_burst_of_twenty() -> None:
     node = opened()
     node.link("a")
     node.said()
-    ask = Ask(1, 1, BeaconId(0, 0), ladder=True, sent_ms=0.0)
+    ask = Ask(1, 1, BeaconId(0, 0), ladder=True)
     node.receive("a", *[ask] * 100)
     assert len(node.said_to("a")) == 20
     node.wait(1000)
@@ -235,7 +283,7 @@ def test_it_answers_ten_ladder_asks_a_second_after_a_burst_of_twenty() -> None:
 def test_asks_from_before_it_opened_are_answered_when_it_does() -> None:
     node = coordinator(6)
     node.link("a")
-    node.receive("a", Ask(1, 6, BeaconId(1, 9), ladder=False, sent_ms=0.0))
+    node.receive("a", Ask(1, 6, BeaconId(1, 9), ladder=False))
     node.wait(500)
     node.said()
     node.cut(EPOCH_2[6])
