@@ -83,10 +83,10 @@ def show(source: SourceArgument = None, json_: JsonOption = False) -> None:
 
 @app.command()
 def gen(
-    pops: Annotated[int, typer.Option("--pops", metavar="N", help="How many PoPs.")],
+    pops: Annotated[int, typer.Option("--pops", metavar="N", help="How many PoPs, up to 10,000.")],
     topology: TopologyOption = None,
 ) -> None:
-    """Print a topology of the N best-spread PoPs of another."""
+    """Print a topology of the N best-spread PoPs of another, or all of them and more around their cities."""
     typer.echo(dump_yaml(generate(load(topology), pops)), nl=False)
 
 

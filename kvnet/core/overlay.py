@@ -11,6 +11,7 @@ from typing import Final
 
 from kvnet.core.events import Connect, Disconnect
 from kvnet.core.messages import Advert
+from kvnet.core.sampling import sample
 from kvnet.core.state import NEVER, Neighbour, NodeState
 
 TICK_MS: Final = 1000.0
@@ -44,6 +45,10 @@ class Overlay:
         self._ladder: dict[str, float] = {}
         """Peers dialled for the ladder, and when."""
 
+    @property
+    def replaced_count(self) -> int:
+        return len(self._replaced)
+
     # -- which links -----------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -64,10 +69,7 @@ class Overlay:
 
     def _random_peers(self, count: int) -> list[str]:
         config = self.state.config
-        others = [
-            m for m in config.members if m != config.name and m not in self.wanted and m not in self._replaced
-        ]
-        return self.state.rng.sample(others, min(count, len(others)))
+        return sample(self.state.rng, config.members, count, (config.name,), self.wanted, self._replaced)
 
     def _want(self, name: str, *, near: bool, instead_of: str = "") -> None:
         now = self.state.now

@@ -16,6 +16,8 @@ PORT_MAX: Final = 32_767
 """The last port before those that the kernel hands to outgoing connections."""
 FIRST_POP_OFFSET: Final = 10
 """PoP i listens on the base port + 10 + i; the coordinator on the base, the monitor one above."""
+CODE_LENGTH_MAX: Final = 31
+CITY_LENGTH_MAX: Final = 64
 
 Region = Literal["africa", "asia", "europe", "latin-america", "middle-east", "north-america", "oceania"]
 WanProfile = Literal["internet", "backbone", "none", "matrix"]
@@ -29,11 +31,11 @@ Name = Annotated[
 Code = Annotated[
     str,
     Meta(
-        pattern=r"^[a-z][a-z0-9-]{1,30}$",
+        pattern=rf"^[a-z][a-z0-9-]{{1,{CODE_LENGTH_MAX - 1}}}$",
         extra={"write": "a short lower-case code, such as the airport's: fra"},
     ),
 ]
-City = Annotated[str, Meta(min_length=1, max_length=64, extra={"write": "the city's name"})]
+City = Annotated[str, Meta(min_length=1, max_length=CITY_LENGTH_MAX, extra={"write": "the city's name"})]
 Country = Annotated[
     str, Meta(pattern=r"^[A-Z]{2}$", extra={"write": "the two capital letters of ISO 3166, such as DE"})
 ]

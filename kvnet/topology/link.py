@@ -5,8 +5,8 @@ bandwidth, cuts, and the death of a connection whose data stay unacknowledged.
 
 **Loss.** A flight, all that leaves in one instant, is drawn once. A lost one leaves again one retransmission
 time later, max(200 ms, srtt + 4 rttvar), doubling for every further loss; what is sent meanwhile joins it and
-leaves with it. A TCP with selective acknowledgements lies between this and a draw per packet. Acknowledgements
-are not drawn.
+leaves with it. Acknowledgements are not drawn. `SackLinkModel` (sack.py) draws each packet and repairs it as a TCP
+with selective acknowledgements does.
 
 **Cuts.** While a direction is cut nothing arrives, not even what was under way. Once it is open again the held
 data leave with the next retransmission, at most RETRY_MAX_MS later. Data that stay unacknowledged for
@@ -93,13 +93,8 @@ class LinkModel:
 
         `now_ms` never goes back. Messages of the same instant are one flight.
         """
-        if self._stalled:
-            if self._unacked_since is None:
-                self._unacked_since = now_ms
-                self.dead_at_ms = now_ms + USER_TIMEOUT_MS
-            if self._cut:
-                self._waiting_bytes += size_bytes
-                return HELD
+        if self._stalled and self._is_held(now_ms, size_bytes):
+            return HELD
         leaves = now_ms
         if now_ms < self._releases:
             leaves = self._releases
@@ -152,10 +147,12 @@ class LinkModel:
             self._waiting_bytes = backlog
         if self._releases < inf:
             self.dead_at_ms = inf
-            if self._stalled and self._unacked_since is not None:
-                self.dead_at_ms = self._unacked_since + USER_TIMEOUT_MS
+        if self._stalled and self._unacked_since is not None:
+            self.dead_at_ms = min(self.dead_at_ms, self._unacked_since + USER_TIMEOUT_MS)
         if was_cut and not self._cut:
             self._gate_ms = self._resume(now_ms)
+        elif not self._cut and now_ms >= self._releases:
+            self._free_at = now_ms + backlog * self._ms_per_byte  # the same bytes over a line of another rate
 
     def _read_configuration(self) -> None:
         wan, state = self._wan, self._wan.state
@@ -172,6 +169,15 @@ class LinkModel:
         rttvar = state.jitter_sigma * MEAN_DEVIATION * sqrt(self._delay_ms**2 + self._back_ms**2)
         self._rto_ms = max(RTO_MIN_MS, self._delay_ms + self._back_ms + 4 * rttvar)
 
+    def _is_held(self, now_ms: float, size_bytes: int) -> bool:
+        """Whether a cut holds what is sent now; one way being cut, an acknowledgement is awaited from now on."""
+        if self._unacked_since is None:
+            self._unacked_since = now_ms
+            self.dead_at_ms = now_ms + USER_TIMEOUT_MS
+        if self._cut:
+            self._waiting_bytes += size_bytes
+        return self._cut
+
     def _lose(self, now_ms: float) -> float:
         """Return when the flight that was lost now leaves for good: never, if that kills the connection."""
         waits, rto = self._rto_ms, self._rto_ms
@@ -179,14 +185,20 @@ class LinkModel:
             rto *= 2
             waits += rto
         if waits >= USER_TIMEOUT_MS:
-            self.dead_at_ms = now_ms + USER_TIMEOUT_MS
-            self._releases = inf
+            self._doom(now_ms)
         else:
             self._releases = now_ms + waits
         return self._releases
 
+    def _doom(self, left_ms: float) -> None:
+        """Let the connection die of what left then, and nothing arrive any more."""
+        self.dead_at_ms = min(self.dead_at_ms, left_ms + USER_TIMEOUT_MS)
+        self._releases = inf
+
     def _resume(self, now_ms: float) -> float:
         """Return when all that a cut held arrives: with the first retransmission after its end."""
+        if self._releases == inf:
+            return inf  # it dies of what was lost before the cut, whose end mends nothing
         if self._unacked_since is None:
             return -inf  # nothing was held
         retries, rto = self._unacked_since, self._rto_ms

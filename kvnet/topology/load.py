@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from kvnet.errors import ConfigError
 from kvnet.topology import checks
 from kvnet.topology.document import Document
+from kvnet.topology.generation import generated
 from kvnet.topology.schema import Topology
 
 DATA: Final = Path(__file__).parent / "data"
@@ -59,12 +60,12 @@ def parse(text: str, name: str = FILE_NAME) -> Topology:
 
 
 def generate(topology: Topology, count: int) -> Topology:
-    """Return a topology of its own name with the `count` best-spread PoPs.
+    """Return a topology of its own name: the `count` best-spread PoPs, or all and more around their cities.
 
     Raises:
-        ConfigError: there are not so many.
+        ConfigError: so many can't be generated.
     """
-    return replace(topology.with_pops(count), name=f"{topology.name[:56]}-{count}")  # names end at 64
+    return replace(generated(topology, count), name=f"{topology.name[:56]}-{count}")  # names end at 64
 
 
 def dump_yaml(topology: Topology) -> str:

@@ -142,6 +142,13 @@ class Topology(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         Raises:
             ConfigError: the file hasn't so many, or the block of ports, now shorter, holds the port of a url.
         """
+        if count > len(self.pops):
+            raise ConfigError(
+                f"{count} PoPs of {len(self.pops)} can't be chosen: ask for 1 to {len(self.pops)}, "
+                "or make a larger network with `kvnet topology gen`"
+            )
+        if count == len(self.pops):
+            return _checked(self)
         kept = {pop.code for pop in best_spread(self.pops, count, self.coordinator.place)}
         matrix = self.wan.matrix and {
             sender: {receiver: rtt for receiver, rtt in row.items() if receiver in kept}
@@ -150,6 +157,14 @@ class Topology(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         }
         pops = tuple(pop for pop in self.pops if pop.code in kept)
         return _checked(replace(self, pops=pops, wan=replace(self.wan, matrix=matrix)))
+
+    def with_further_pops(self, pops: tuple[Pop, ...]) -> Topology:
+        """Return the network with these PoPs behind its own, whose ports stay.
+
+        Raises:
+            ConfigError: a code is taken, the ports don't suffice or meet a url, or round trips are missing.
+        """
+        return _checked(replace(self, pops=(*self.pops, *pops)))
 
     def with_loss(self, loss: float) -> Topology:
         """Return the same network with another fraction of packets lost.

@@ -1,7 +1,8 @@
 """The wide-area network between the PoPs: how long a message takes, and which don't arrive.
 
 Pure: times are floats in milliseconds that the caller supplies, randomness is the caller's. The transport and the
-simulator ask the same model. `LinkModel` (link.py) is one direction of one connection over it.
+simulator ask the same model. `LinkModel` (link.py) is one direction of one connection over it, `SackLinkModel`
+(sack.py) another model of the same.
 
     internet   round trip = 12.6 ms + 1.73 × km / 100      fitted to 62,104 pairs of 246 cities, measured in 2020
     backbone   round trip =  3.2 ms + 1.58 × km / 100      fitted to a cloud provider's own lines
@@ -15,22 +16,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Literal
 
 from msgspec.structs import replace
 
 from kvnet.errors import ConfigError
 from kvnet.topology.fields import COORDINATOR
-from kvnet.topology.geography import great_circle_km
+from kvnet.topology.geography import arc_km, unit_point
 from kvnet.topology.link import HELD, LinkModel
+from kvnet.topology.sack import SackLinkModel
 from kvnet.topology.schema import Topology
 from kvnet.topology.suggest import unknown
 from kvnet.topology.wan_state import PairFault, WanState
 
-__all__ = ["HELD", "PROFILES", "LinkModel", "PairFault", "Wan", "WanState"]
+__all__ = ["HELD", "PROFILES", "LinkModel", "PairFault", "SackLinkModel", "Tcp", "Wan", "WanState"]
 
 PROFILES: Final = {"internet": (12.6, 1.73), "backbone": (3.2, 1.58), "none": (0.0, 0.0)}
 """Milliseconds at no distance, and per 100 km, of a round trip."""
+
+Tcp = Literal["flight", "sack"]
+"""What a lost packet costs: `LinkModel`'s answer, or `SackLinkModel`'s."""
 
 Group = str | Iterable[str]
 """A node, a region (with the coordinator and the monitor, where they stand in it), or several of either."""
@@ -43,11 +48,13 @@ class Wan:
     `LinkModel.on_change` on each of them, before its next `send`.
     """
 
-    def __init__(self, topology: Topology, state: WanState | None = None) -> None:
+    def __init__(self, topology: Topology, state: WanState | None = None, *, tcp: Tcp = "flight") -> None:
         self._topology = topology
         self._places = {node: topology.pop_of(node) for node in topology.node_names()}
+        self._points = {node: unit_point(pop.place) for node, pop in self._places.items()}
         self._line = PROFILES.get(topology.wan.profile)
         self._matrix = topology.wan.matrix or {}
+        self._link_model = SackLinkModel if tcp == "sack" else LinkModel
         self.state = state or WanState.undisturbed(topology.wan)
         """What disturbs the network; give another one to `apply`."""
 
@@ -57,7 +64,7 @@ class Wan:
         Raises:
             ConfigError: no such node.
         """
-        return LinkModel(self, self._known(sender), self._known(receiver), rng, lossy=lossy)
+        return self._link_model(self, self._known(sender), self._known(receiver), rng, lossy=lossy)
 
     def one_way_ms(self, sender: str, receiver: str) -> float:
         """Return the delay from `sender` to `receiver` as configured now, without jitter.
@@ -179,24 +186,31 @@ class Wan:
         return tuple(node for node, pop in self._places.items() if node in names or pop.region in names)
 
     def _split(self, group: Group) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        inside = self.members(group)
-        return inside, tuple(node for node in self._places if node not in set(inside))
+        inside = dict.fromkeys(self.members(group))
+        return tuple(inside), tuple(node for node in self._places if node not in inside)
 
     def _distance_ms(self, sender: str, receiver: str) -> float:
         """Return the delay of an undisturbed network."""
-        a, b = self._places[self._known(sender)], self._places[self._known(receiver)]
+        a, b = self._points.get(sender), self._points.get(receiver)
+        if a is None or b is None:
+            raise self._unknown(sender if a is None else receiver)
         if sender == receiver:
             return 0.0
-        measured = self._matrix.get(a.code, {}).get(b.code)
-        if measured is not None:
-            return measured / 2
+        if self._matrix:
+            row = self._matrix.get(self._places[sender].code, {})
+            measured = row.get(self._places[receiver].code)
+            if measured is not None:
+                return measured / 2
         base, per_100_km = self._line or (0.0, 0.0)  # a matrix is complete but for a PoP and itself
-        return (base + per_100_km * great_circle_km(a.place, b.place) / 100) / 2
+        return (base + per_100_km * arc_km(a, b) / 100) / 2
 
     def _known(self, node: str) -> str:
         if node not in self._places:
-            raise ConfigError(unknown("node", node, list(self._places)))
+            raise self._unknown(node)
         return node
+
+    def _unknown(self, node: str) -> ConfigError:
+        return ConfigError(unknown("node", node, list(self._places)))
 
 
 def _fraction(loss: float) -> float:

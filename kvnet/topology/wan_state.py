@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -16,11 +17,25 @@ from kvnet.topology.sections import WanConfig
 Nodes = tuple[str, ...]
 
 
-class Cut(Struct, frozen=True):
+class Cut(Struct, frozen=True, dict=True):
     """Nothing that any of `senders` sends reaches any of `receivers`."""
+
+    # dict=True gives the sets a place to be remembered in; every link asks, and a side may be thousands of nodes.
 
     senders: Nodes
     receivers: Nodes
+
+    def holds(self, sender: str, receiver: str) -> bool:
+        """Whether this cut is in the way from `sender` to `receiver`."""
+        return sender in self._senders and receiver in self._receivers
+
+    @cached_property
+    def _senders(self) -> frozenset[str]:
+        return frozenset(self.senders)
+
+    @cached_property
+    def _receivers(self) -> frozenset[str]:
+        return frozenset(self.receivers)
 
 
 class PairFault(Struct, frozen=True):
@@ -74,7 +89,7 @@ class WanState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def is_cut(self, sender: str, receiver: str) -> bool:
         """Whether nothing gets from `sender` to `receiver`."""
-        return any(sender in cut.senders and receiver in cut.receivers for cut in self.cuts)
+        return any(cut.holds(sender, receiver) for cut in self.cuts)
 
     def fault(self, sender: str, receiver: str) -> PairFault | None:
         """Return the faults of this direction alone."""
@@ -88,6 +103,7 @@ class WanState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def without_cut(self, senders: Collection[str], receivers: Collection[str]) -> WanState:
         """Return the state with exactly these directions open again, whatever cut them."""
+        senders, receivers = frozenset(senders), frozenset(receivers)
         kept: list[Cut] = []
         for cut in self.cuts:
             inside = tuple(node for node in cut.senders if node in senders)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from kvnet.core.state import NodeConfig
-from kvnet.topology.geography import nearest
+from kvnet.topology.geography import NearestIndex
 from kvnet.topology.schema import COORDINATOR, Topology
 from kvnet.topology.selection import best_spread
 
@@ -19,6 +19,7 @@ class AddressBook:
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
         pops = topology.pops
+        self._index = NearestIndex(pops)
         links = min(topology.timers.coordinator_links, len(pops))
         spread = best_spread(pops, links, topology.pop_of(COORDINATOR).code)
         self._shared = NodeConfig(
@@ -33,8 +34,8 @@ class AddressBook:
         self, name: str, *, accept_loss: bool = False, recover: bool = False, fresh: bool = True
     ) -> NodeConfig:
         """Return one node's configuration; the flags matter at the coordinator only."""
-        pops = self._topology.pops
-        others = [pop.code for pop in nearest(self._topology.pop_of(name).place, pops) if pop.code != name]
+        near = self._index.nearest(self._topology.pop_of(name).place, NEAREST_KNOWN + 1)  # itself among them
+        others = [pop.code for pop in near if pop.code != name]
         return replace(
             self._shared,
             name=name,

@@ -169,8 +169,8 @@ BAD = {
         "6: timers.beacon_interval_busy_ms: is above beacon_interval_ms; write 500 or less",
     ),
     "bound too short": (
-        PLAIN + "timers: {bound_ms: 1200}",
-        "6: timers.bound_ms: 1200 ends before a silent parent is noticed; write more than 1250",
+        PLAIN + "timers: {bound_ms: 950}",
+        "6: timers.bound_ms: 950 ends before a silent parent is noticed; write more than 1000",
     ),
     "wait beyond the bound": (
         PLAIN + "timers: {visibility_wait_ms: 10000}",

@@ -111,6 +111,25 @@ def test_fewer_pops_keep_their_part_of_the_matrix():
     assert MATRIX.with_pops(2).wan.matrix == {"iad": {"per": 230.0}, "per": {"iad": 231.0}}
 
 
+def test_whoever_wants_more_pops_than_there_are_is_told_where_to_get_them():
+    with pytest.raises(ConfigError, match=r"153 PoPs of 152 .* make a larger network with `kvnet topology gen`"):
+        WORLD.with_pops(153)
+
+
+def test_further_pops_stand_behind_the_others_and_move_no_port():
+    oslo = replace(WORLD.pop("osl"), code="osl2")
+    larger = WORLD.with_further_pops((oslo,))
+    assert larger.pops == (*WORLD.pops, oslo)
+    assert [larger.port_of(node) for node in WORLD.node_names()] == [
+        WORLD.port_of(node) for node in WORLD.node_names()
+    ]
+
+
+def test_a_further_pop_needs_a_code_of_its_own():
+    with pytest.raises(ConfigError, match=r"pops\[152\].code: 'osl' is already the code of pops\["):
+        WORLD.with_further_pops((WORLD.pop("osl"),))
+
+
 @pytest.mark.parametrize("count", [0, 153])
 def test_more_pops_than_there_are_is_refused(count):
     with pytest.raises(ConfigError, match="ask for 1 to 152"):

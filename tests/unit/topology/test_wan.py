@@ -38,6 +38,15 @@ def test_a_profile_is_a_constant_and_a_share_of_the_distance(profile, base, per_
     assert PROFILES[profile] == (base, per_100_km)
 
 
+def test_the_delay_between_any_two_pops_is_that_of_their_great_circle():
+    wan, (base, per_100_km) = Wan(WORLD), PROFILES["internet"]
+    for a in WORLD.pops:
+        for b in WORLD.pops[::5]:
+            km = great_circle_km(a.place, b.place)
+            asked_ms = 0.0 if a is b else (base + per_100_km * km / 100) / 2
+            assert wan.one_way_ms(a.code, b.code) == pytest.approx(asked_ms, rel=1e-9)
+
+
 def test_a_matrix_gives_each_direction_its_own_delay():
     matrix = "{iad: {osl: 90, per: 230}, osl: {iad: 100, per: 280}, per: {iad: 231, osl: 281}}"
     wan = small(f"{{profile: matrix, matrix: {matrix}}}")
@@ -140,6 +149,16 @@ def test_the_state_travels_as_json():
     there = Wan(WORLD)
     there.apply(WanState.from_dict(json.loads(json.dumps(wan.state.to_dict()))))
     assert there.state == wan.state
+
+
+def test_a_cut_that_links_asked_about_is_still_the_same_value():
+    wan, there = Wan(WORLD), Wan(WORLD)
+    wan.isolate("europe")
+    there.isolate("europe")
+    assert wan.is_cut("fra", "iad")
+    assert wan.state == there.state
+    assert hash(wan.state) == hash(there.state)
+    assert wan.state.to_dict() == there.state.to_dict()
 
 
 def test_a_state_starts_as_the_file_says():
