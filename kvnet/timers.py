@@ -25,7 +25,7 @@ class Timers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     advert_interval_ms: Milliseconds = 5000
     """Time between two adverts on one link. Less: neighbours know each other's position and load better, for
     messages on every link of the overlay."""
-    late_intervals: Intervals = 2.5
+    late_intervals: Intervals = 2.0
     """Beacon intervals without a newer beacon after which a node is late. Less: faster repair, more asks for
     nothing when packets are lost."""
     link_replace_ms: Milliseconds = 5000

@@ -29,7 +29,7 @@ from kvnet.core.state import NEVER
 from kvnet.core.versions import Position, Version
 from kvnet.errors import ConfigError, RequestError
 from kvnet.limits import Limits
-from kvnet.runtime import freshness
+from kvnet.core import freshness
 from kvnet.runtime.driver import Driver
 from kvnet.runtime.server import NodeServer, PeerRoutes
 from kvnet.storage.store import Durability, Store

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
 import msgpack
+from msgspec import Struct
 
 from kvnet.core import entries as entry_codec
 from kvnet.core.entries import Entry
@@ -22,16 +22,19 @@ from kvnet.core.versions import CHAIN_BYTES, Position
 from kvnet.errors import ProtocolError
 
 MAGIC: Final = 0xF1
+EPOCH_MAX: Final = (1 << 32) - 1
+"""A frame has 32 bits for it, and the coordinator opens the next one."""
 FRAME_BYTES_TARGET: Final = 65_536
 """A frame is cut at this size, header and all; a single larger entry makes a frame of its own."""
 FRAME_BYTES_MAX: Final = 32 * 1024 * 1024
 """Nothing larger is accepted from a peer."""
 _HEADER = struct.Struct(f">BIQQQ{CHAIN_BYTES}s16s")
+_SPAN = struct.Struct(">BIQQ")
+"""The header's beginning."""
 HEADER_BYTES: Final = _HEADER.size
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True, gc=False):
     """One frame and where it leads; `data` is exactly what the coordinator cut."""
 
     data: bytes
@@ -95,8 +98,8 @@ def read_span(data: bytes) -> tuple[int, int]:
     """
     if not HEADER_BYTES < len(data) <= FRAME_BYTES_MAX:
         raise ProtocolError(f"a frame of {len(data)} bytes")
-    magic, epoch, first, last, *_ = _HEADER.unpack_from(data)
-    if magic != MAGIC or not 1 <= first <= last or epoch < 1:
+    magic, epoch, first, last = _SPAN.unpack_from(data)
+    if magic != MAGIC or not 1 <= first <= last or not 1 <= epoch < EPOCH_MAX:
         raise ProtocolError("not a frame")
     return first, last
 

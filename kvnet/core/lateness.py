@@ -19,6 +19,7 @@ from typing import Final
 from kvnet.core.events import Connect
 from kvnet.core.messages import Advert, Ask
 from kvnet.core.overlay import Overlay
+from kvnet.core.sampling import sample
 from kvnet.core.state import NEVER, Neighbour, NodeState
 from kvnet.core.tree import PARENTS_MAX, Tree
 
@@ -53,17 +54,34 @@ class Lateness:
         self._tokens = float(ROOT_ASKS_BURST)
         self._tokens_at = 0.0
 
+    @property
+    def kept_ask_count(self) -> int:
+        return len(self._kept_asks)
+
+    @property
+    def ladder_peer_count(self) -> int:
+        return len(self._ladder_peers)
+
     # -- being late ------------------------------------------------------------------------------------------
 
     def watch_beacon(self) -> None:
         """Be late when the next beacons stay away; armed by each newer one."""
+        self.state.set_timer("late", self._late_at())
+
+    def _late_at(self) -> float:
+        """When our beacon is too old: it counts from when the nodes on its path had it, not when they let go."""
         state = self.state
-        state.set_timer("late", state.beacon_at + state.timers.late_intervals * state.beacon_interval_ms)
+        return state.beacon_at - state.beacon_held_ms + state.timers.late_intervals * state.beacon_interval_ms
+
+    def _beacon_is_late(self) -> bool:
+        return self.state.now > self._late_at()
 
     def on_newer_beacon(self) -> None:
-        """Be on time again."""
+        """Be on time again, unless it is old itself, or a neighbour is ahead and that is within its grace."""
         state = self.state
-        if state.late_since is not None and state.tip.seq >= self._lacking_seq:
+        is_here = state.tip.seq >= self._lacking_seq or not state.has_timer("lacking")
+        is_fresh = state.beacon_held_ms <= state.beacon_interval_ms  # else whoever sent it misses the next one
+        if state.late_since is not None and is_here and is_fresh:
             self._end()
         self.watch_beacon()
 
@@ -75,10 +93,6 @@ class Lateness:
             state.cancel_timer("lacking")
             if state.late_since is not None and not self._beacon_is_late():
                 self._end()
-
-    def _beacon_is_late(self) -> bool:
-        state = self.state
-        return state.now - state.beacon_at > state.timers.late_intervals * state.beacon_interval_ms
 
     def note_ahead(self, neighbour: Neighbour, advert: Advert) -> None:
         """Remember what a neighbour has and we lack; if we still lack it 50 ms + RTT later, we are late."""
@@ -92,9 +106,9 @@ class Lateness:
         state.set_timer("lacking", state.now + BEHIND_GRACE_MS + neighbour.rtt_ms)
 
     def on_lacking(self) -> None:
+        """The grace is over; we are late until what we lack is here, or a newer beacon says that all is."""
         if self.state.tip.seq < self._lacking_seq:
             self.become_late("a neighbour is ahead")
-        self._lacking_seq = 0
 
     def on_parent_gone(self) -> None:
         if not self.state.parents:
@@ -130,12 +144,18 @@ class Lateness:
     # -- asking ----------------------------------------------------------------------------------------------
 
     def _best(self, count: int | None) -> list[Neighbour]:
-        """The neighbours worth asking, those that promise least latency first."""
+        """The neighbours worth asking, those that promise least latency first.
+
+        Children have what they have from us, as a rule; but one that has a second parent may be all that still
+        connects us, so without a parent they are asked as well.
+        """
         state = self.state
         able = [
             n
             for n in state.neighbours.values()
-            if n.name not in state.children and n.name not in state.parents and not state.is_barred(n.name)
+            if n.name not in state.parents
+            and not (state.parents and n.name in state.children)
+            and not state.is_barred(n.name)
         ]
         able.sort(key=lambda n: (n.cost_ms(), n.name))
         return able[:count]
@@ -182,11 +202,19 @@ class Lateness:
             return
         if len(state.parents) >= PARENTS_MAX:
             self._drop_silent()
-        if len(state.parents) >= PARENTS_MAX or (state.parents and state.now < self._second_after):
+        if len(state.parents) >= PARENTS_MAX:
+            return
+        if state.parents and state.now < self._second_after and not self._promises_more(advert):
             return
         self._second_after = state.now + max(SECOND_PARENT_MS, 2 * neighbour.rtt_ms)
         state.set_timer_earlier("retry", self._second_after)
         self.tree.add_parent(neighbour.name, late=True)
+
+    def _promises_more(self, advert: Advert) -> bool:
+        """Whether this neighbour has a newer beacon than any that our parents told of."""
+        neighbours = self.state.neighbours
+        known = (neighbours[name].advert for name in self.state.parents)
+        return all(theirs is None or theirs.beacon < advert.beacon for theirs in known)
 
     def _drop_silent(self) -> None:
         """Leave the parent that has been silent longest, if it had its chance."""
@@ -218,11 +246,11 @@ class Lateness:
         config = state.config
         match self._rung % LADDER_RUNGS:
             case 0:
-                others = [m for m in config.members if m != config.name and m not in state.neighbours]
-                peers = state.rng.sample(others, min(LADDER_WIDTH, len(others)))
+                peers = sample(state.rng, config.members, LADDER_WIDTH, (config.name,), state.neighbours)
             case 1:
-                others = [m for m in config.root_links if m != config.name]
-                peers = state.rng.sample(others, min(LADDER_WIDTH, len(others)))
+                peers = sample(
+                    state.rng, config.root_links, LADDER_WIDTH, (config.name,), state.parents, state.children
+                )
             case _:
                 peers = [config.root]
         if self._rung % OWN_NEIGHBOURS_EVERY == OWN_NEIGHBOURS_EVERY - 1:

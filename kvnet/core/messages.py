@@ -1,8 +1,9 @@
-"""What nodes say to each other over a link, and its msgpack form.
+"""What nodes say to each other over a link, and its bytes.
 
-A WebSocket message is a msgpack array of these, each an array that starts with its kind; all that is pending
-for a link leaves in one. Links are ordered and lose nothing while they live (TCP), so no message carries a
-number of its own. Times on the wire are tenths of a millisecond, as integers.
+A WebSocket message is a checksum (CRC-32 of the rest, 4 bytes, big endian) and a msgpack array of these, each an
+array that starts with its kind; all that is pending for a link leaves in one. The checksum is there because TCP's
+own is 16 bits wide, and a changed beacon or frame would be believed. Links are ordered and lose nothing while they
+live (TCP), so no message carries a number of its own. Times on the wire are tenths of a millisecond, as integers.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
+from zlib import crc32
 
 import msgpack
 
+from kvnet.core.frames import EPOCH_MAX
 from kvnet.core.versions import CHAIN_BYTES, Position
 from kvnet.errors import ProtocolError
 
 MESSAGE_BYTES_MAX: Final = 33 * 1024 * 1024
+CHECKSUM_BYTES: Final = 4
 PATH_HOPS_MAX: Final = 64
-EPOCH_MAX: Final = (1 << 32) - 1
-"""A frame has 32 bits for it, and the coordinator opens the next one."""
 TENTHS_MAX: Final = 1 << 53
 """Times beyond this, 28,000 years, can't be: what is added to them on their way must still fit an integer."""
 
@@ -91,10 +93,13 @@ class Reason(IntEnum):
 
 
 class Refused(NamedTuple):
-    """Your subscription isn't (or no longer) served. `position` is mine."""
+    """Your subscription isn't (or no longer) served."""
 
     reason: Reason
     position: Position
+    """Mine; on a mismatch my last frame end at or below yours, the same at all who share my history."""
+    epoch: int
+    """That of my newest entry: if it is above yours, your history is the one that was left."""
 
 
 class Frames(NamedTuple):
@@ -158,8 +163,8 @@ def _to_wire(message: Message) -> list[Any]:
             return [4, *position, late]
         case Unsubscribe():
             return [5]
-        case Refused(reason, position):
-            return [6, int(reason), *position]
+        case Refused(reason, position, epoch):
+            return [6, int(reason), *position, epoch]
         case Move():
             return [7]
 
@@ -168,6 +173,12 @@ def _ms(tenths: int) -> float:
     if abs(tenths) > TENTHS_MAX:
         raise ProtocolError("a time that can't be")
     return tenths / 10
+
+
+def _beacon_id(epoch: int, number: int) -> BeaconId:
+    if not 0 <= epoch < EPOCH_MAX or number < 0:
+        raise ProtocolError("a beacon that can't be")
+    return BeaconId(epoch, number)
 
 
 def _position(epoch: int, seq: int, chain: bytes) -> Position:
@@ -190,24 +201,26 @@ def _from_wire(fields: Any) -> Message:
             1, int() as e, int() as n, int() as head, int() as at, int() as due, int() as lat, int() as held,
             list() as path,
         ]:  # fmt: skip
-            return Beacon(BeaconId(e, n), head, _ms(at), due, _ms(lat), _ms(held), _path(path))
+            return Beacon(_beacon_id(e, n), head, _ms(at), due, _ms(lat), _ms(held), _path(path))
         case [
             2, int() as epoch, int() as seq, bytes() as chain, int() as e, int() as n, int() as lat,
             list() as path, int() as children, bool() as full, int() as sent, int() as echo, int() as hold,
             bool() as wants,
         ]:  # fmt: skip
             return Advert(
-                _position(epoch, seq, chain), BeaconId(e, n), _ms(lat), _path(path), children, full,
+                _position(epoch, seq, chain), _beacon_id(e, n), _ms(lat), _path(path), children, full,
                 _ms(sent), _ms(echo), _ms(hold), wants,
             )  # fmt: skip
         case [3, int() as epoch, int() as seq, int() as e, int() as n, bool() as ladder]:
-            return Ask(epoch, seq, BeaconId(e, n), ladder)
+            return Ask(epoch, seq, _beacon_id(e, n), ladder)
         case [4, int() as epoch, int() as seq, bytes() as chain, bool() as late]:
             return Subscribe(_position(epoch, seq, chain), late)
         case [5]:
             return Unsubscribe()
-        case [6, int() as reason, int() as epoch, int() as seq, bytes() as chain] if 0 <= reason <= max(Reason):
-            return Refused(Reason(reason), _position(epoch, seq, chain))
+        case [6, int() as reason, int() as epoch, int() as seq, bytes() as chain, int() as newest] if (
+            0 <= reason <= max(Reason) and 0 <= newest < EPOCH_MAX
+        ):
+            return Refused(Reason(reason), _position(epoch, seq, chain), newest)
         case [7]:
             return Move()
         case _:
@@ -217,7 +230,7 @@ def _from_wire(fields: Any) -> Message:
 def encode(messages: Iterable[Message]) -> bytes:
     """Return the bytes of one WebSocket message."""
     packed: bytes = msgpack.packb([_to_wire(message) for message in messages])
-    return packed
+    return crc32(packed).to_bytes(CHECKSUM_BYTES, "big") + packed
 
 
 def decode(data: bytes) -> list[Message]:
@@ -228,8 +241,11 @@ def decode(data: bytes) -> list[Message]:
     """
     if len(data) > MESSAGE_BYTES_MAX:
         raise ProtocolError(f"a message of {len(data)} bytes")
+    packed = memoryview(data)[CHECKSUM_BYTES:]
+    if int.from_bytes(data[:CHECKSUM_BYTES], "big") != crc32(packed):
+        raise ProtocolError("a message that was changed on its way")
     try:
-        body = msgpack.unpackb(data, use_list=True)
+        body = msgpack.unpackb(packed, use_list=True)
     except (ValueError, msgpack.UnpackException) as error:
         raise ProtocolError(f"a message that isn't msgpack: {error}") from None
     if not isinstance(body, list):

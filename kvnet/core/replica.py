@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from math import inf
 from typing import Final, assert_never
 
 from kvnet.core.events import (
@@ -66,11 +67,11 @@ class Replica:
         """`wall_ms` tells the milliseconds since 1970; only the coordinator's beacons speak of it."""
         self.state = NodeState(config, timers, journal, links, rng)
         self.stream = Stream(self.state)
-        self.tree = Tree(self.state)
+        self.tree = Tree(self.state, self.stream)
         self.overlay = Overlay(self.state)
         self.lateness = Lateness(self.state, self.tree, self.overlay)
         self.root = Root(self.state, self.tree, self.stream, wall_ms)
-        self._deadline: float | None = None
+        self._deadline = inf
 
     @property
     def name(self) -> str:
@@ -114,13 +115,16 @@ class Replica:
                 assert_never(event)
         out = state.out
         deadline = state.next_deadline()
-        if deadline is not None and deadline != self._deadline:
+        if deadline != self._deadline:
             self._deadline = deadline
-            out.append(SetDeadline(deadline))
+            if deadline < inf:
+                out.append(SetDeadline(deadline))
         return out
 
     def _start(self) -> None:
         self.overlay.start()
+        if not self.state.tip.seq:
+            self.state.empty_since = self.state.now
         if self.state.is_root:
             self.root.start()
         else:
@@ -154,11 +158,14 @@ class Replica:
             case Frames():
                 self._on_frames(peer, message)
             case Beacon():
+                was_parent = peer in state.parents
                 self._send_away(neighbour)
                 if self.tree.on_beacon(peer, message):
                     self.lateness.on_newer_beacon()
                     self.stream.pump_all()
                     self._answer_asks()
+                elif was_parent and not state.is_root:
+                    self.lateness.on_parent_gone()  # its beacon has overruled us
             case Advert():
                 self._on_advert(neighbour, message)
             case Ask():
@@ -207,6 +214,8 @@ class Replica:
     def _on_advert(self, neighbour: Neighbour, advert: Advert) -> None:
         state = self.state
         self.overlay.on_advert(neighbour, advert)
+        if advert.position.epoch > state.tip.epoch > 0:
+            state.barred.pop(neighbour.name, None)  # it contradicted us in another epoch; now it may overrule us
         if advert.wants_echo:
             self.overlay.send_advert(neighbour, wants_echo=False)
         if state.is_root:
@@ -219,11 +228,13 @@ class Replica:
     def _on_refused(self, peer: str, message: Refused) -> None:
         state = self.state
         was_parent = self.tree.on_refused(peer, message)
-        differs = message.reason is Reason.MISMATCH and state.tip != GENESIS  # nothing differs from nothing
+        # Nothing differs from nothing; and who stands where we stand answers what we asked before we started over.
+        differs = message.reason is Reason.MISMATCH and state.tip not in {GENESIS, message.position}
         if was_parent and differs and not self._is_opening_root():
-            self.stream.dispute(peer, message.position)
+            position = message.position
+            self.stream.dispute(peer, max(position.epoch, message.epoch), position.seq, position.chain)
         if state.is_root:
-            self.root.on_refused()
+            self.root.on_refused(peer, message.reason, message.epoch)
         elif was_parent:
             self.lateness.on_parent_gone()
 
@@ -238,7 +249,7 @@ class Replica:
 
     def _on_deadline(self) -> None:
         state = self.state
-        self._deadline = None
+        self._deadline = inf
         for timer in state.due_timers():
             match timer:
                 case "overlay":
@@ -267,15 +278,28 @@ class Replica:
                 case _:
                     raise AssertionError(f"a timer nobody set: {timer}")
 
+    def sizes(self) -> dict[str, int]:
+        """Return how much it keeps of what peers could make grow: counts, and bytes where the name says so."""
+        return {
+            "recent_bytes": self.stream.recent_bytes,
+            "disputes": self.stream.dispute_count,
+            "kept_asks": self.lateness.kept_ask_count,
+            "ladder_peers": self.lateness.ladder_peer_count,
+            "replaced": self.overlay.replaced_count,
+            "barred": len(self.state.barred),
+            "children": len(self.state.children),
+        }
+
     def check_invariants(self) -> None:
         """Assert what must hold between any two events; cheap enough for every simulated step."""
         state = self.state
         assert state.applied.seq <= state.tip.seq, "applied what was never taken"
-        assert not state.parents.keys() & state.children.keys(), "a parent that is a child"
+        assert state.parents.keys().isdisjoint(state.children), "a parent that is a child"
         assert len(state.parents) <= PARENTS_MAX, "too many parents"
         assert state.config.name not in state.neighbours, "a link to myself"
-        for name in (*state.parents, *state.children):
-            assert name in state.neighbours, f"{name} serves or is served without a link"
+        links = state.neighbours.keys()
+        assert state.parents.keys() <= links, "somebody serves us without a link"
+        assert state.children.keys() <= links, "somebody is served without a link"
         assert state.config.name not in state.path, "a path through myself"
         if state.is_root:
             assert len(state.children) <= state.timers.coordinator_children_max, "too many copies"

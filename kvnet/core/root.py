@@ -12,10 +12,12 @@ from enum import Enum, auto
 from typing import Final
 
 from kvnet.core.events import OpenEpoch, RefuseWrites
-from kvnet.core.messages import BeaconId
+from kvnet.core.frames import EPOCH_MAX
+from kvnet.core.messages import BeaconId, Reason
 from kvnet.core.state import NEVER, Neighbour, NodeState
 from kvnet.core.stream import Stream
 from kvnet.core.tree import Tree
+from kvnet.core.versions import Position
 
 LISTEN_MS: Final = 500.0
 CATCH_UP_PATIENCE_MS: Final = 5000.0
@@ -42,7 +44,9 @@ class Root:
         self.stream = stream
         self.phase = Phase.LISTENING
         self._epoch_seen = state.tip.epoch
-        self._ahead: dict[str, tuple[int, int]] = {}
+        self._ahead: dict[str, Position] = {}
+        self._elsewhere: set[Position] = set()
+        """Positions that aren't on a history that goes on from ours: whoever stands there has nothing for us."""
         self._tried: set[str] = set()
         self._cuts: deque[float] = deque(maxlen=MANY_FRAMES)
         """When the last frames were cut."""
@@ -53,14 +57,25 @@ class Root:
 
     def on_advert(self, neighbour: Neighbour) -> None:
         """Note who is ahead of us while we may still catch up."""
-        if self.phase in {Phase.OPENING, Phase.OPEN} or neighbour.advert is None:
+        if neighbour.advert is None:
             return
         position = neighbour.advert.position
+        if self.phase in {Phase.OPENING, Phase.OPEN}:
+            self._look_for_rival(neighbour.name, position)
+            return
         self._epoch_seen = max(self._epoch_seen, position.epoch)
         if (position.epoch, position.seq) > (self.state.tip.epoch, self.state.tip.seq):
-            self._ahead[neighbour.name] = (position.epoch, position.seq)
+            self._ahead[neighbour.name] = position
         if self.phase is Phase.REFUSING:
             self._decide()
+
+    def _look_for_rival(self, name: str, position: Position) -> None:
+        """Say so when somebody is in an epoch above ours: another coordinator writes, or has written."""
+        if position.epoch > max(self.state.tip.epoch, self._epoch_seen):
+            self._epoch_seen = position.epoch
+            self.state.report(
+                "rival", f"{name} is in epoch {position.epoch} and we write in {self.state.tip.epoch}"
+            )
 
     def on_timer(self) -> None:
         if self.phase is Phase.LISTENING:
@@ -78,14 +93,16 @@ class Root:
         if self.phase is not Phase.CATCHING_UP:
             return
         state = self.state
-        here = (state.tip.epoch, state.tip.seq)
-        if any(self._ahead.get(name, here) > here for name in state.parents):
+        here = state.tip
+        if any(self._ahead.get(name, here)[:2] > here[:2] for name in state.parents):
             self._catch_up()
         else:
             self._decide()
 
-    def on_refused(self) -> None:
+    def on_refused(self, peer: str, reason: Reason, epoch: int) -> None:
         """A member that is ahead can't give us what we lack."""
+        if reason is Reason.MISMATCH and peer in self._ahead and epoch == self._ahead[peer].epoch:
+            self._elsewhere.add(self._ahead[peer])
         if self.phase is Phase.CATCHING_UP and not self.state.parents:
             self._decide()
 
@@ -101,11 +118,13 @@ class Root:
         if state.applied != state.tip:
             self._catch_up()
             return
-        here = (state.tip.epoch, state.tip.seq)
-        ahead = {name: there for name, there in self._ahead.items() if there > here}
+        here = state.tip
+        ahead = {name: there for name, there in self._ahead.items() if there[:2] > here[:2]}
         is_lost = state.tip.seq == 0 and (bool(ahead) or not config.fresh)
         best = sorted(
-            (there, name) for name, there in ahead.items() if name not in self._tried and name in state.neighbours
+            (there, name)
+            for name, there in ahead.items()
+            if name not in self._tried and there not in self._elsewhere and name in state.neighbours
         )
         if is_lost and not config.recover:
             self._refuse("the coordinator's disk is empty but its network has a history; start with --recover")
@@ -120,10 +139,11 @@ class Root:
                 "or start with --recover and --accept-loss to begin a new history"
             )
         else:
-            behind = max(there[1] for there in ahead.values()) - state.tip.seq
+            epoch, seq, _ = max(ahead.values())
+            behind = f"{seq - state.tip.seq} writes" if epoch == state.tip.epoch else f"epoch {epoch}"
             self._refuse(
-                f"the network is {behind} writes ahead and no member can give them back; "
-                "start with --accept-loss to go on without them"
+                f"the network is ahead by {behind} and no member can give that back; "
+                "start with --accept-loss to go on without it"
             )
 
     def _catch_up(self) -> None:
@@ -144,11 +164,15 @@ class Root:
             self.state.out.append(RefuseWrites(why))
 
     def _open(self) -> None:
+        epoch = max(self._epoch_seen, self.state.tip.epoch) + 1
+        if epoch >= EPOCH_MAX:
+            self._refuse(f"there is no epoch after {epoch - 1}: start a new network and import the data")
+            return
         for name in list(self.state.parents):
             self.tree.leave(name)
         self.phase = Phase.OPENING
         self.state.cancel_timer("root")
-        self.state.out.append(OpenEpoch(max(self._epoch_seen, self.state.tip.epoch) + 1))
+        self.state.out.append(OpenEpoch(epoch))
 
     def on_frames_cut(self) -> None:
         """Hand the new frames out, at once or, when they come thick and fast, with those that follow."""

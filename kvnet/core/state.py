@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 from kvnet.core.events import Effect, JournalPort, LinkPort, Report, Send
@@ -14,7 +15,7 @@ from kvnet.timers import Timers
 
 RTT_WINDOW_MS: Final = 60_000
 RTT_SAMPLES_MAX: Final = 16
-NEVER: Final = float("-inf")
+NEVER: Final = -inf
 NO_BEACON: Final = BeaconId(0, 0)
 
 
@@ -84,7 +85,7 @@ class Neighbour:
 
     def cost_ms(self) -> float:
         """What our latency from the root would be behind it."""
-        return self.advert.latency_ms + self.one_way_ms if self.advert else float("inf")
+        return self.advert.latency_ms + self.one_way_ms if self.advert else inf
 
 
 class NodeState:
@@ -99,6 +100,7 @@ class NodeState:
         rng: random.Random,
     ) -> None:
         self.config = config
+        self.is_root = config.is_root
         self.timers = timers
         self.journal = journal
         self.links = links
@@ -114,6 +116,10 @@ class NodeState:
         """Received and chain-checked; at or ahead of `applied`."""
         self.applied: Position = journal.position
         self.children: dict[str, Child] = {}
+        self.empty_since = NEVER
+        """When this replica began with nothing, the last time that it did."""
+        self.overruled_by = 0
+        """The epoch whose history took the place of ours, the last time that happened."""
         # tree
         self.parents: dict[str, Parent] = {}
         """By name, in the order they were taken; the first to deliver matters, not the order."""
@@ -123,15 +129,13 @@ class NodeState:
         self.beacon_held_ms = 0.0
         self.beacon_interval_ms = timers.beacon_interval_ms
         self.head_seq = 0
-        self.latency_ms = 0.0 if config.is_root else float("inf")
+        self.latency_ms = 0.0 if config.is_root else inf
         self.path: tuple[str, ...] = ()
         # lateness
         self.late_since: float | None = None
         self._timers: dict[str, float] = {}
-
-    @property
-    def is_root(self) -> bool:
-        return self.config.is_root
+        self._next_deadline: float | None = None
+        """The earliest timer, while it is known; None when it must be looked for."""
 
     def send(self, peer: str, message: Message) -> None:
         self.out.append(Send(peer, message))
@@ -147,22 +151,31 @@ class NodeState:
 
     def set_timer(self, name: str, at_ms: float) -> None:
         self._timers[name] = at_ms
+        self._next_deadline = None
 
     def set_timer_earlier(self, name: str, at_ms: float) -> None:
-        self._timers[name] = min(at_ms, self._timers.get(name, at_ms))
+        if at_ms < self._timers.get(name, inf):
+            self.set_timer(name, at_ms)
 
     def cancel_timer(self, name: str) -> None:
-        self._timers.pop(name, None)
+        if self._timers.pop(name, None) is not None:
+            self._next_deadline = None
 
-    def next_deadline(self) -> float | None:
-        return min(self._timers.values(), default=None)
+    def has_timer(self, name: str) -> bool:
+        return name in self._timers
+
+    def next_deadline(self) -> float:
+        """Return when the earliest timer is due; inf without any."""
+        if self._next_deadline is None:
+            self._next_deadline = min(self._timers.values(), default=inf)
+        return self._next_deadline
 
     def due_timers(self) -> Iterator[str]:
         """Yield and forget the timers that are due, in the order of their times, then of their names."""
         due = sorted((at, name) for name, at in self._timers.items() if at <= self.now)
         for _, name in due:
-            if self._timers.get(name, float("inf")) <= self.now:
-                del self._timers[name]
+            if self._timers.get(name, inf) <= self.now:
+                self.cancel_timer(name)
                 yield name
 
     # -- derived ---------------------------------------------------------------------------------------------
@@ -177,6 +190,19 @@ class NodeState:
 
     def is_barred(self, peer: str) -> bool:
         return self.barred.get(peer, NEVER) > self.now
+
+    def is_left_behind(self, epoch: int) -> bool:
+        """Whether an empty replica should not begin with a history of this epoch, since there is a higher one.
+
+        It would take the old one from whoever hasn't heard yet, and have to start over again. If nobody gives it
+        the higher one within `peer_bar_ms`, any will do.
+        """
+        if self.tip.seq or self.now - self.empty_since >= self.timers.peer_bar_ms:
+            return False
+        return epoch < self.overruled_by or any(
+            neighbour.advert is not None and neighbour.advert.position.epoch > epoch
+            for neighbour in self.neighbours.values()
+        )
 
     def is_full(self) -> bool:
         return len(self.children) >= self.timers.children_max

@@ -7,9 +7,9 @@ frames are kept in memory as well, so that forwarding doesn't wait for the commi
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Final
+from typing import Final, NamedTuple
 
-from kvnet.core.events import UNSENT_BYTES_MAX, Apply, AwaitWritable, Empty
+from kvnet.core.events import UNSENT_BYTES_MAX, Apply, AwaitWritable, Empty, Send
 from kvnet.core.frames import Frame, read_frame, read_span
 from kvnet.core.messages import Beacon, Frames, Move, Reason, Refused, Subscribe, Unsubscribe
 from kvnet.core.state import NEVER, Child, NodeState
@@ -19,6 +19,16 @@ from kvnet.errors import BeyondHorizon, ProtocolError
 MESSAGE_FRAME_BYTES: Final = 64 * 1024
 RECENT_BYTES_MAX: Final = 512 * 1024
 MOVE_AGAIN_MS: Final = 5000
+
+
+class _Run(NamedTuple):
+    """Frames after a cursor, as a message."""
+
+    after_seq: int
+    tip: Position
+    last_seq: int
+    message: Frames
+    size: int
 
 
 class Stream:
@@ -33,8 +43,20 @@ class Stream:
         self._recent: list[Frame] = []
         self._recent_first: list[int] = []
         self._recent_bytes = 0
-        self._disputes: dict[str, Position] = {}
-        """What peers whose history differs have instead of ours, by peer."""
+        self._run = _Run(-1, GENESIS, 0, Frames(()), 0)
+        """What a child was last given; most others are given the same."""
+        self._beacon: Beacon | None = None
+        """Likewise."""
+        self._disputes: dict[str, tuple[int, bytes]] = {}
+        """By peer whose history differs: a seq, and its chain there."""
+
+    @property
+    def recent_bytes(self) -> int:
+        return self._recent_bytes
+
+    @property
+    def dispute_count(self) -> int:
+        return len(self._disputes)
 
     # -- in --------------------------------------------------------------------------------------------------
 
@@ -46,7 +68,7 @@ class Stream:
         state = self.state
         tip = state.tip
         taken: list[Frame] = []
-        differs: Position | None = None
+        differs: tuple[int, int, bytes] | None = None
         for data in message.frames:
             self.frames_received += 1
             self.frame_bytes_received += len(data)
@@ -63,7 +85,7 @@ class Stream:
                 state.barred[peer] = state.now + state.timers.peer_bar_ms
                 break
             if first != tip.seq + 1 or frame.chain_before != tip.chain or frame.epoch < tip.epoch:
-                differs = Position(frame.epoch, first - 1, frame.chain_before)
+                differs = frame.epoch, first - 1, frame.chain_before
                 break
             taken.append(frame)
             tip = frame.position
@@ -73,7 +95,7 @@ class Stream:
             self.pump_all()
             state.out.append(Apply(tuple(taken)))
         if differs is not None:
-            self.dispute(peer, differs)  # last: it may throw away what has just been taken
+            self.dispute(peer, *differs)  # last: it may throw away what has just been taken
         return bool(taken)
 
     def add_own(self, frames: tuple[Frame, ...]) -> None:
@@ -83,18 +105,35 @@ class Stream:
         state.head_seq = state.tip.seq
         self._remember(list(frames))
 
-    def dispute(self, peer: str, theirs: Position) -> None:
-        """Note that a peer's history differs from ours; be forked if a higher epoch or two peers say so."""
+    def dispute(self, peer: str, epoch: int, seq: int, chain: bytes) -> None:
+        """Note that a peer's history, now in this epoch, has this chain after this seq, where ours has another.
+
+        We are forked if its epoch is higher than ours, or if two peers say the same.
+        """
         state = self.state
+        neighbour = state.neighbours.get(peer)
+        if neighbour is not None and neighbour.advert is not None:
+            epoch = max(epoch, neighbour.advert.position.epoch)
         state.barred[peer] = state.now + state.timers.peer_bar_ms
-        state.report("mismatch", f"{peer} has {theirs} where we are at {state.tip}")
-        if state.is_root:
-            return
-        agreeing = [other for other, position in self._disputes.items() if position == theirs and other != peer]
-        self._disputes[peer] = theirs
-        if theirs.epoch > state.tip.epoch or agreeing:
+        state.report(
+            "mismatch", f"{peer} has {seq}:{chain[:4].hex()} in epoch {epoch} where we are at {state.tip}"
+        )
+        if state.is_root or epoch < state.tip.epoch:
+            return  # a lower epoch's history is the abandoned one, however many have it
+        agreeing = [other for other, theirs in self._disputes.items() if theirs == (seq, chain) and other != peer]
+        self._disputes[peer] = seq, chain
+        if epoch > state.tip.epoch:
+            self.overrule(peer, epoch)
+        elif agreeing:
             state.report("forked", f"{peer} and {agreeing} against us at {state.tip}: starting over")
             self.start_over()
+
+    def overrule(self, peer: str, epoch: int) -> None:
+        """Give way to a history of a higher epoch, which isn't ours going on."""
+        state = self.state
+        state.report("forked", f"{peer} is in epoch {epoch} and we are left behind at {state.tip}: starting over")
+        state.overruled_by = epoch
+        self.start_over()
 
     def start_over(self) -> None:
         """Throw our replica away: the network's history is not ours. Nobody serves us or is served from now on."""
@@ -111,6 +150,7 @@ class Stream:
         self._recent_first.clear()
         self._recent_bytes = 0
         state.tip = state.applied = GENESIS
+        state.empty_since = state.now
         state.out.append(Empty())
 
     def _leave(self, parent: str) -> None:
@@ -175,11 +215,11 @@ class Stream:
         mine = state.tip
         if reason is Reason.MISMATCH and theirs.seq < mine.seq:
             mine = state.journal.end_before(theirs.seq) or mine
-        state.send(peer, Refused(reason, mine))
+        state.send(peer, Refused(reason, mine, state.tip.epoch))
 
     def drop_child(self, peer: str, reason: Reason) -> None:
         if self.state.children.pop(peer, None) is not None:
-            self.state.send(peer, Refused(reason, self.state.tip))
+            self.state.send(peer, Refused(reason, self.state.tip, self.state.tip.epoch))
 
     def ask_to_move(self, count: int, apart_from: str = "") -> None:
         """Ask this many children to find another parent, none twice within 5 s."""
@@ -194,6 +234,7 @@ class Stream:
             state.send(child.name, Move())
 
     def pump_all(self) -> None:
+        """Pump every child; those with the same cursor, as a rule all, are given the same messages."""
         for peer in list(self.state.children):
             self.pump(peer)
 
@@ -216,20 +257,30 @@ class Stream:
                     child.waiting = True
                     state.out.append(AwaitWritable(peer))
                     return
-                frames = self._frames_after(child)
-                if not frames:
+                run = self._run_after(child)
+                if run is None:
                     return
-                size = sum(len(frame.data) for frame in frames)
-                room -= size
-                self.frame_bytes_sent += size
-                child.seq = frames[-1].last_seq
-                state.send(peer, Frames(tuple(frame.data for frame in frames)))
+                room -= run.size
+                self.frame_bytes_sent += run.size
+                child.seq = run.last_seq
+                state.out.append(Send(peer, run.message))
         if state.beacon > child.beacon and child.seq >= state.head_seq:
             child.beacon = state.beacon
-            state.send(peer, self._own_beacon())
+            state.out.append(Send(peer, self._own_beacon()))
+
+    def _run_after(self, child: Child) -> _Run | None:
+        """The child's next frames, or None after it was refused for asking what we can't give."""
+        run = self._run
+        if run.after_seq == child.seq and run.tip == self.state.tip:
+            return run
+        frames = self._frames_after(child)
+        if not frames:
+            return None
+        data = tuple([frame.data for frame in frames])
+        self._run = _Run(child.seq, self.state.tip, frames[-1].last_seq, Frames(data), sum(map(len, data)))
+        return self._run
 
     def _frames_after(self, child: Child) -> list[Frame]:
-        """The child's next frames, or none after it was refused for asking what we can't give."""
         frames: list[Frame] = []
         index = bisect_left(self._recent_first, child.seq + 1)
         if index < len(self._recent) and (index > 0 or self._recent_first[0] == child.seq + 1):
@@ -252,12 +303,22 @@ class Stream:
 
     def _own_beacon(self) -> Beacon:
         state = self.state
-        return Beacon(
+        held_ms = state.beacon_held_ms + state.now - state.beacon_at
+        said = self._beacon
+        if (
+            said is not None
+            and said.beacon == state.beacon
+            and said.held_ms == held_ms
+            and said.latency_ms == state.latency_ms
+        ):
+            return said
+        self._beacon = Beacon(
             state.beacon,
             state.head_seq,
             state.beacon_time_ms,
             state.beacon_interval_ms,
             state.latency_ms,
-            state.beacon_held_ms + state.now - state.beacon_at,
+            held_ms,
             (*state.path, state.config.name),
         )
+        return self._beacon

@@ -13,6 +13,7 @@ from typing import Final
 
 from kvnet.core.messages import Advert, Beacon, Reason, Refused, Subscribe, Unsubscribe
 from kvnet.core.state import NEVER, NO_BEACON, Neighbour, NodeState, Parent
+from kvnet.core.stream import Stream
 
 HYSTERESIS_MS: Final = 5.0
 HYSTERESIS_SHARE: Final = 0.10
@@ -27,8 +28,9 @@ PARENTS_MAX: Final = 3
 class Tree:
     """Which neighbours serve us, and what their beacons told."""
 
-    def __init__(self, state: NodeState) -> None:
+    def __init__(self, state: NodeState, stream: Stream) -> None:
         self.state = state
+        self.stream = stream
         self._moving_until = NEVER
         self._successor = ""
         """The parent that shall replace the others, as soon as it has proven that it serves us."""
@@ -36,14 +38,18 @@ class Tree:
     # -- whom we may take ------------------------------------------------------------------------------------
 
     def may_serve(self, neighbour: Neighbour) -> bool:
-        """Whether it isn't our child, our parent already, of another history or known to refuse us."""
+        """Whether it isn't our parent already, of another or an abandoned history, or known to refuse us.
+
+        A child may take its parent's place only where there is none; `add_parent` turns the two round.
+        """
         state = self.state
         return (
             neighbour.advert is not None
-            and neighbour.name not in state.children
+            and not (state.parents and neighbour.name in state.children)
             and neighbour.name not in state.parents
             and not state.is_barred(neighbour.name)
             and neighbour.useless_until <= state.now
+            and not state.is_left_behind(neighbour.advert.position.epoch)
         )
 
     def is_feasible(self, advert: Advert) -> bool:
@@ -61,6 +67,8 @@ class Tree:
             return
         if state.config.name in advert.path or self._awaits_successor():
             return
+        if state.late_since is not None and not self.is_moving:
+            return  # `Lateness.try_move` knows what a late node needs
         if state.now < self._moving_until:
             # Asked to move: any neighbour with our beacon, room, and a path without us will do.
             if advert.beacon >= state.beacon and not advert.full:
@@ -77,6 +85,8 @@ class Tree:
 
     def add_parent(self, peer: str, *, late: bool) -> None:
         state = self.state
+        if state.children.pop(peer, None) is not None:
+            state.send(peer, Refused(Reason.BEHIND, state.tip, state.tip.epoch))
         state.parents[peer] = Parent(peer, state.now)
         state.send(peer, Subscribe(state.tip, late))
         if len(state.parents) > 1:
@@ -144,6 +154,12 @@ class Tree:
             return False
         parent.heard_at = state.now
         if state.config.name in message.path or message.head_seq > state.tip.seq:
+            return False
+        if message.beacon.epoch < state.tip.epoch:
+            return False  # an abandoned coordinator's
+        if message.beacon.epoch > state.tip.epoch:
+            # Its head is an entry of a later epoch, and we have another one there.
+            self.stream.overrule(peer, message.beacon.epoch)
             return False
         if message.beacon > parent.beacon:
             if parent.beacon > NO_BEACON:  # the first is as late as our subscription, not as its link

@@ -55,7 +55,7 @@ FULL_RETRY_FIRST_S: Final = 0.1
 FULL_RETRY_MAX_S: Final = 5.0
 ERASE_INTERVAL_S: Final = 0.05
 """Pause between two bites of a deleted namespace."""
-ALARMS: Final = frozenset({"forked", "diverged", "clock"})
+ALARMS: Final = frozenset({"forked", "diverged", "clock", "rival"})
 """Reports that a person must see."""
 
 _log = logging.getLogger(__name__)

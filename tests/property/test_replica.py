@@ -17,6 +17,8 @@ from kvnet.core.messages import (
     Refused,
     Subscribe,
     Unsubscribe,
+    decode,
+    encode,
 )
 from kvnet.core.versions import GENESIS, Position
 from tests.support.conversation import ROOT, Conversation, history
@@ -59,7 +61,7 @@ MESSAGES = st.one_of(
     ),
     st.builds(Ask, st.integers(0, 4), st.integers(0, 12), BEACONS, st.booleans()),
     st.builds(Subscribe, POSITIONS, st.booleans()),
-    st.builds(Refused, st.sampled_from(Reason), POSITIONS),
+    st.builds(Refused, st.sampled_from(Reason), POSITIONS, st.integers(0, 4)),
     st.sampled_from([Unsubscribe(), Move()]),
 )
 STEPS = st.lists(
@@ -114,3 +116,5 @@ def test_nothing_that_peers_say_stops_a_node(name: str, held: int, steps: list[t
                 node.uncommitted.clear()
                 node.hear(Diverged("the digest differs"))
     assert node.journal.position.seq <= node.state.tip.seq
+    for _, message in node.said():
+        assert decode(encode([message])), "nobody could read it, and its link would end"

@@ -7,10 +7,19 @@ from typing import Any
 
 from kvnet.core.events import Diverged
 from kvnet.core.frames import Frame
-from kvnet.core.messages import Ask, Beacon, BeaconId, Frames, Reason, Refused, Subscribe, Unsubscribe
+from kvnet.core.messages import Ask, Beacon, BeaconId, Frames, Move, Reason, Refused, Subscribe, Unsubscribe
 from kvnet.core.root import MANY_FRAMES
 from kvnet.core.versions import GENESIS
-from tests.support.conversation import ROOT, Conversation, advert_of, frames_of, history, subscribe
+from tests.support.conversation import (
+    ROOT,
+    Conversation,
+    advert_of,
+    beacon_of,
+    frames_of,
+    history,
+    refused,
+    subscribe,
+)
 
 H = history(6)
 EPOCH_2 = history(6, epoch=2)
@@ -55,13 +64,13 @@ def test_the_epoch_is_above_every_epoch_that_was_seen() -> None:
     node.receive("a", advert_of(H[3].position._replace(epoch=7, seq=2)))
     node.receive("a", advert_of(H[1].position))
     node.wait(500)
-    node.receive("a", Refused(Reason.MISMATCH, GENESIS))
+    node.receive("a", refused(Reason.MISMATCH, GENESIS))
     assert node.refused()
     told_so = coordinator(4, accept_loss=True)
     told_so.link("a")
     told_so.receive("a", advert_of(H[3].position._replace(epoch=7, seq=2)))
     told_so.wait(500)
-    told_so.receive("a", Refused(Reason.MISMATCH, GENESIS))
+    told_so.receive("a", refused(Reason.MISMATCH, GENESIS))
     assert told_so.opened() == 8
 
 
@@ -103,8 +112,8 @@ def test_it_refuses_when_nobody_can_give_back_what_the_network_has() -> None:
     node.wait(500)
     for _ in "ab":
         [asked] = node.told(Subscribe)
-        node.receive(asked, Refused(Reason.HORIZON, H[5].position))
-    assert "3 writes ahead" in node.refused()
+        node.receive(asked, refused(Reason.HORIZON, H[5].position))
+    assert "ahead by 3 writes" in node.refused()
     assert "--accept-loss" in node.refused()
 
 
@@ -118,6 +127,97 @@ def test_a_member_that_is_ahead_and_falls_silent_is_not_forgotten() -> None:
     node.wait(5000)
     assert node.opened() is None
     assert "--accept-loss" in node.refused()
+
+
+def test_a_member_that_is_slow_but_goes_on_is_waited_for() -> None:
+    node = coordinator(3)
+    node.link("a")
+    node.receive("a", advert_of(H[5].position))
+    node.wait(500)
+    for frame in H[3:]:
+        node.wait(4900)
+        assert (node.opened(), node.refused()) == (None, "")
+        node.receive("a", frames_of(frame))
+    assert node.opened() == 2
+
+
+def test_a_member_whose_frames_do_not_continue_it_makes_room_for_the_next() -> None:
+    theirs = history(6, mark=b"theirs")
+    node = coordinator(3)
+    node.link("a", "b")
+    node.receive("a", advert_of(H[4].position))
+    node.receive("b", advert_of(theirs[5].position))
+    node.wait(500)
+    assert node.told(Subscribe) == ["b"]
+    node.receive("b", frames_of(theirs[3]))
+    assert node.told(Unsubscribe) == ["b"]
+    node.wait(5000)
+    assert node.told(Subscribe) == ["a"]
+    node.receive("a", frames_of(H[3], H[4]))
+    assert "ahead by 1 writes" in node.refused(), "what only b has is missing still"
+    assert node.journal.position == H[4].position
+
+
+def test_of_many_members_on_another_history_only_one_is_asked() -> None:
+    """They were asked one after the other, a round trip each: 150 edges of an abandoned history kept a coordinator
+    that had been told to go on from writing for half a minute. One refusal speaks for all who stand where it does.
+    """
+    theirs = history(6, mark=b"theirs")
+    others = [f"m{number}" for number in range(150)]
+    node = coordinator(3)
+    node.link(*others, "a", "b")
+    for name in others:
+        node.receive(name, advert_of(theirs[5].position))
+    node.receive("a", advert_of(H[4].position))
+    node.receive("b", advert_of(theirs[3].position))
+    node.wait(500)
+    [asked] = node.told(Subscribe)
+    assert asked in others
+    node.receive(asked, refused(Reason.MISMATCH, theirs[2].position))
+    assert node.told(Subscribe) == ["a"], "whoever stands elsewhere is asked"
+    node.receive("a", frames_of(H[3], H[4]))
+    assert node.journal.position == H[4].position
+    assert "ahead by 1 writes" in node.refused()
+    node.receive(others[7], advert_of(theirs[5].position))
+    assert not node.told(Subscribe)
+
+
+def test_a_member_that_only_lacks_the_journal_speaks_for_nobody_else() -> None:
+    """How far back a journal goes is each member's own affair: the next may have what this one has thrown away."""
+    node = coordinator(3)
+    node.link("a", "b")
+    for name in "ab":
+        node.receive(name, advert_of(H[5].position))
+    node.wait(500)
+    assert node.told(Subscribe) == ["b"]
+    node.receive("b", refused(Reason.HORIZON, H[5].position))
+    assert node.told(Subscribe) == ["a"]
+    node.receive("a", frames_of(*H[3:]))
+    assert node.opened() == 2
+
+
+def test_its_refusal_names_the_epoch_when_the_network_is_ahead_by_one() -> None:
+    """It counted writes from one history to the other: a network of a later epoch was "-2 writes ahead"."""
+    later = history(3, mark=b"left", epoch=2)[-1].position
+    assert later.seq < H[5].position.seq
+    node = coordinator(6)
+    node.link("a")
+    node.receive("a", advert_of(later))
+    node.wait(500)
+    node.receive("a", refused(Reason.MISMATCH, later))
+    assert "the network is ahead by epoch 2 and" in node.refused()
+
+
+def test_an_open_coordinator_takes_no_parent_and_no_beacon_and_is_never_late() -> None:
+    node = opened()
+    node.link("a")
+    node.said()
+    ahead = H[5].position._replace(epoch=9, seq=99)
+    node.receive("a", advert_of(ahead, beacon=(9, 9)), beacon_of(EPOCH_2[6].position, number=99), Move())
+    node.wait(2000)
+    assert not node.said(Subscribe, Ask)
+    assert not node.is_late
+    assert node.state.beacon < (2, 99)
 
 
 def test_a_member_that_was_lost_may_help_when_it_is_back() -> None:
@@ -140,7 +240,7 @@ def test_losing_is_accepted_only_for_what_can_not_be_fetched() -> None:
     node.receive("a", advert_of(H[4].position))
     node.receive("b", advert_of(H[5].position))
     node.wait(500)
-    node.receive("b", Refused(Reason.HORIZON, H[5].position))
+    node.receive("b", refused(Reason.HORIZON, H[5].position))
     node.receive("a", frames_of(H[3], H[4]))
     assert node.journal.position == H[4].position
     assert node.opened() == 2
@@ -262,7 +362,7 @@ def test_it_takes_sixteen_children_and_not_one_more() -> None:
     for name in names:
         node.receive(name, subscribe(H[5].position, late=True))
     assert node.children == names[:16]
-    assert node.said_to("child-16", Refused) == [Refused(Reason.FULL, EPOCH_2[6].position)]
+    assert node.said_to("child-16", Refused) == [refused(Reason.FULL, EPOCH_2[6].position)]
 
 
 def test_it_answers_ten_ladder_asks_a_second_after_a_burst_of_twenty() -> None:
@@ -295,7 +395,7 @@ def test_asks_from_before_it_opened_are_answered_when_it_does() -> None:
 def test_nothing_of_another_history_moves_it_and_a_diverged_disk_stops_it() -> None:
     node = opened()
     node.link("a")
-    node.receive("a", Refused(Reason.MISMATCH, H[5].position._replace(epoch=9)))
+    node.receive("a", refused(Reason.MISMATCH, H[5].position._replace(epoch=9)))
     node.receive("a", frames_of(*history(6, mark=b"theirs")))
     assert node.journal.position == EPOCH_2[6].position
     node.hear(Diverged("the digest differs"))

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
-from kvnet.core.messages import Advert, Ask, BeaconId, Reason, Refused, Subscribe, Unsubscribe
-from tests.support.conversation import ROOT, Conversation, advert_of, beacon_of, frames_of, history, subscribe
+from kvnet.core.messages import Advert, Ask, BeaconId, Move, Reason, Subscribe, Unsubscribe
+from tests.support.conversation import (
+    ROOT,
+    Conversation,
+    advert_of,
+    beacon_of,
+    frames_of,
+    history,
+    refused,
+    subscribe,
+)
 
 H = history(6)
 HERE = H[2].position
@@ -89,7 +99,103 @@ def test_a_lost_second_parent_is_nothing() -> None:
     assert not node.is_late
 
 
+def test_frames_without_a_beacon_do_not_make_anybody_be_on_time() -> None:
+    node = late("a")
+    node.receive("up", frames_of(H[3]))
+    assert node.is_late
+    node.receive("up", beacon_of(H[3].position, number=2, path=(ROOT, "up")))
+    assert not node.is_late
+
+
+def test_a_beacon_without_what_is_lacking_does_not_either() -> None:
+    node = on_time("a")
+    node.wait(600)
+    node.receive("a", advert_of(AHEAD, beacon=(1, 1), latency_ms=500))
+    node.wait(30)  # late, for want of a beacon; and the neighbour's position may still be on its way
+    assert node.is_late
+    node.receive("up", beacon_of(HERE, number=2, path=(ROOT, "up")))
+    assert node.is_late
+    node.receive("up", frames_of(H[3], H[4]))
+    assert not node.is_late
+
+
+def test_frames_that_bring_what_was_lacking_end_the_lateness_that_it_began() -> None:
+    """What was lacking was forgotten in the moment in which the node became late for it. So it went on asking and
+    climbing, with everything at hand, until the next newer beacon.
+    """
+    node = on_time("a", "b")
+    node.receive("up", beacon_of(HERE, number=2, path=(ROOT, "up"), interval_ms=5000))
+    node.receive("a", advert_of(AHEAD, beacon=(1, 2), latency_ms=500))
+    node.wait(70)
+    assert node.is_late
+    assert node.told(Ask) == ["a", "b"] or node.told(Ask) == ["b", "a"]
+    node.receive("up", frames_of(H[3]))
+    assert node.is_late, "there is more"
+    node.receive("up", frames_of(H[4]))
+    assert not node.is_late
+    node.wait(2000)
+    assert not node.said(Ask)
+
+
+def test_a_beacon_ends_it_even_if_what_a_neighbour_advertised_never_comes() -> None:
+    """The neighbour may be on another history: nobody else has what it told of, and the beacon says that all is
+    here. Only within the grace does the neighbour's word count for more.
+    """
+    node = on_time("a")
+    node.receive("a", advert_of(AHEAD, beacon=(1, 1), latency_ms=500))
+    node.wait(70)
+    assert node.is_late
+    node.receive("up", beacon_of(HERE, number=2, path=(ROOT, "up")))
+    assert not node.is_late
+    node.receive("a", advert_of(AHEAD, beacon=(1, 1), latency_ms=500))
+    node.wait(70)
+    assert node.is_late, "told once more, it is looked for once more"
+
+
+def test_what_was_lacking_does_not_make_up_for_a_beacon_that_is_overdue() -> None:
+    node = on_time("a")
+    node.wait(600)
+    node.receive("a", advert_of(AHEAD, beacon=(1, 1), latency_ms=500))
+    node.wait(30)
+    node.receive("up", frames_of(H[3], H[4]))
+    assert node.is_late
+    node.receive("up", beacon_of(AHEAD, number=2, path=(ROOT, "up")))
+    assert not node.is_late
+
+
+def test_a_beacon_that_is_repeated_is_no_sign_of_life() -> None:
+    node = on_time("a")
+    node.wait(600)
+    node.receive("up", beacon_of(HERE, number=1, path=(ROOT, "up")))
+    node.wait(25)
+    assert node.is_late
+
+
 # -- asking
+
+
+def test_a_link_that_comes_up_while_late_is_asked_at_once() -> None:
+    node = late("a")
+    node.said()
+    node.link("b")
+    assert node.said_to("b", Ask) == [Ask(1, 3, BeaconId(1, 1), ladder=False)]
+    node.receive("up", beacon_of(HERE, number=2, path=(ROOT, "up")))
+    node.link("c")
+    assert not node.said_to("c", Ask), "on time it asks nobody"
+
+
+def test_waits_differ_by_a_fifth_so_that_a_dead_coordinator_causes_no_storm() -> None:
+    node = on_time("a", members=MEMBERS)
+    rungs = []
+    node.wait(625)
+    for _ in range(60):
+        rung = node.replica.lateness._rung
+        while node.replica.lateness._rung == rung:
+            node.wait(1)
+        rungs.append(node.now)
+    waits = [after - before for before, after in pairwise(rungs)]
+    assert 800 <= min(waits) < 850
+    assert 1150 < max(waits) <= 1201
 
 
 def test_the_four_that_promise_most_are_asked_and_after_300_ms_the_others() -> None:
@@ -165,6 +271,15 @@ def test_a_late_node_takes_only_who_has_something_newer() -> None:
     assert node.parents == ["up", "b"], "subscribes there before it leaves"
 
 
+def test_a_late_node_takes_nobody_whose_way_to_the_root_leads_through_itself() -> None:
+    node = late("a")
+    node.said()
+    node.receive("a", advert_of(AHEAD, beacon=(1, 2), latency_ms=900, path=(ROOT, "me")))
+    assert not node.said(Subscribe)
+    node.receive("a", advert_of(AHEAD, beacon=(1, 2), latency_ms=900, path=(ROOT, "x")))
+    assert node.told(Subscribe) == ["a"]
+
+
 def test_parents_are_added_one_after_another_and_at_most_three() -> None:
     node = late("a", "b", "c", "d", rtt_ms=80)
     for name in "abcd":
@@ -176,6 +291,51 @@ def test_parents_are_added_one_after_another_and_at_most_three() -> None:
     assert len(node.parents) == 3, "two round trips later"
     node.wait(200)
     assert len(node.parents) == 3
+
+
+def test_a_late_node_says_so_to_a_nearer_neighbour_too() -> None:
+    """An advert was first weighed as one that comes on time: a clearly nearer neighbour was taken as a successor,
+    without saying that it was urgent, and refused the late node as FULL.
+    """
+    node = late("near")
+    node.said()
+    node.receive("near", advert_of(AHEAD, beacon=(1, 2), latency_ms=20))
+    assert node.said(Subscribe) == [("near", Subscribe(HERE, True))]
+
+
+def test_a_nearer_neighbour_that_has_nothing_newer_is_no_help_to_a_late_node() -> None:
+    """It was taken as a successor nevertheless, and held the place of one that would have helped."""
+    node = late("near", "a")
+    node.said()
+    node.receive("near", advert_of(HERE, beacon=(1, 1), latency_ms=20))
+    assert not node.said(Subscribe)
+    node.receive("a", advert_of(AHEAD, beacon=(1, 2), latency_ms=500))
+    assert node.told(Subscribe) == ["a"]
+
+
+def test_nearer_neighbours_are_added_one_after_another_as_well() -> None:
+    """The first became a successor, the second a further parent in the same moment: everything was fetched twice,
+    and a third time from the old parent.
+    """
+    node = late("a", "b", rtt_ms=80)
+    node.said()
+    for name in "ab":
+        node.receive(name, advert_of(AHEAD, beacon=(1, 2), latency_ms=20))
+    assert node.parents == ["up", "a"]
+    node.wait(159)
+    assert node.parents == ["up", "a"]
+    node.receive("a", frames_of(H[3], H[4]), beacon_of(AHEAD, number=2, path=(ROOT, "a")))
+    assert not node.is_late
+    node.wait(10)
+    assert node.told(Subscribe) == ["a"], "one copy was enough"
+
+
+def test_a_late_node_that_is_asked_to_move_still_takes_whoever_will_do() -> None:
+    node = late("a")
+    node.receive("up", Move())
+    node.said()
+    node.receive("a", advert_of(HERE, beacon=(1, 1), latency_ms=300))
+    assert node.said(Subscribe) == [("a", Subscribe(HERE, False))]
 
 
 def test_a_third_silent_parent_makes_room_for_one_that_answers() -> None:
@@ -205,7 +365,7 @@ def test_a_late_node_goes_on_asking_when_it_is_refused() -> None:
     node.lose("up")
     node.receive("a", advert_of(AHEAD, beacon=(1, 2)))
     node.said()
-    node.receive("a", Refused(Reason.HORIZON, AHEAD))
+    node.receive("a", refused(Reason.HORIZON, AHEAD))
     assert sorted(node.told(Ask)) == ["a", "b"]
     node.receive("a", advert_of(AHEAD, beacon=(1, 2)))
     assert not node.told(Subscribe), "not again for five seconds"
@@ -233,6 +393,28 @@ def test_the_ladder_leaves_the_neighbourhood_a_rung_a_second() -> None:
     assert len(coordinators) == 2
     assert set(coordinators) < {"x", "y", "z"}
     assert root == [ROOT]
+
+
+def test_the_second_rung_names_neither_a_parent_nor_a_child() -> None:
+    """A node beside the coordinator has its neighbours for parents and children. One of the two places of the rung
+    went to the parent that had fallen silent, the other to the child that had everything from the node itself.
+    """
+    node = Conversation(history=H[:3], members=MEMBERS, root_links=("x", "y", "z"))
+    node.link("x", "y")
+    node.adopt("x")
+    node.receive("y", subscribe(HERE))
+    node.wait(625)
+    assert node.is_late
+    node.said()
+    node.dialled()
+    dialled: list[str] = []
+    asked: list[str] = []
+    while node.replica.lateness._rung < 2:
+        node.wait(10)
+        dialled += node.dialled()
+        asked += [peer for peer, ask in node.said(Ask) if ask.ladder]
+    assert not asked
+    assert "z" in dialled
 
 
 def test_a_rung_that_stands_is_asked_and_answers_bring_a_parent() -> None:

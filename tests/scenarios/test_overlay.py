@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kvnet.core.events import DialFailed, Started
-from kvnet.core.messages import Advert
+from kvnet.core.messages import Advert, Ask, BeaconId
 from kvnet.core.versions import GENESIS
-from tests.support.conversation import Conversation, advert_of
+from tests.support.conversation import ROOT, Conversation, advert_of, history, subscribe
+
+H = history(3)
 
 NEAREST = tuple(f"near-{number}" for number in range(8))
 FAR = tuple(f"far-{number}" for number in range(20))
@@ -70,6 +72,51 @@ def test_a_replaced_link_is_tried_again_and_gets_its_place_back() -> None:
     assert "near-0" in node.replica.overlay.wanted
     assert "near-4" not in node.replica.overlay.wanted
     assert node.disconnected() == ["near-4"]
+
+
+def test_a_substitute_that_serves_us_keeps_its_link_when_the_replaced_peer_is_back() -> None:
+    node = edge()
+    node.link(*(name for name in node.dialled() if name != "near-0"))
+    node.wait(7000)
+    node.link("near-4")
+    node.receive("near-4", advert_of(H[0].position, beacon=(1, 1)))
+    assert node.parents == ["near-4"]
+    node.wait(75_000)
+    node.link("near-0")
+    assert "near-0" in node.replica.overlay.wanted
+    assert "near-4" not in node.disconnected()
+    assert node.parents == ["near-4"]
+
+
+def test_the_coordinator_replaces_a_link_by_a_random_one() -> None:
+    node = Conversation(ROOT, members=(*FAR, *NEAREST), root_links=FAR[:8], fresh=True, start=False)
+    node.state.config = replace(node.state.config, nearest=("near-0",))
+    node.hear(Started())
+    assert node.dialled() == list(FAR[:8])
+    node.link(*FAR[1:8])
+    node.wait(7000)
+    wanted = list(node.replica.overlay.wanted)
+    assert len(wanted) == 8
+    assert FAR[0] not in wanted
+    assert "near-0" not in wanted, "it wants them spread, not near"
+
+
+def test_a_new_link_to_the_same_peer_ends_what_was_subscribed_over_the_old_one() -> None:
+    node = edge()
+    node.link("near-0", "near-1")
+    node.receive("near-0", advert_of(H[0].position, beacon=(1, 1)))
+    node.receive("near-1", subscribe(GENESIS))
+    assert (node.parents, node.children) == (["near-0"], ["near-1"])
+    node.link("near-0", "near-1")
+    assert (node.parents, node.children) == ([], [])
+
+
+def test_what_comes_from_a_peer_without_a_link_is_not_heard() -> None:
+    node = edge()
+    node.receive("near-0", subscribe(GENESIS), Ask(0, 0, BeaconId(0, 0), ladder=False))
+    node.receive("near-0", advert_of(H[0].position, beacon=(1, 1), wants_echo=True))
+    assert not node.said()
+    assert not node.children
 
 
 def test_links_that_come_back_to_no_place_are_closed_again() -> None:

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from kvnet.core.messages import Advert, Move, Reason, Refused, Subscribe, Unsubscribe
-from tests.support.conversation import ROOT, Conversation, advert_of, beacon_of, frames_of, history, subscribe
+from kvnet.core.messages import Advert, Move, Reason, Subscribe, Unsubscribe
+from tests.support.conversation import (
+    ROOT,
+    Conversation,
+    advert_of,
+    beacon_of,
+    frames_of,
+    history,
+    refused,
+    subscribe,
+)
 
 H = history(4)
 HERE = H[2].position
@@ -69,7 +78,7 @@ def test_a_successor_that_says_nothing_is_given_up() -> None:
 def test_a_successor_that_refuses_costs_nothing() -> None:
     node = node_below()
     node.receive("other", advert_of(HERE, beacon=(1, 1), latency_ms=80))
-    node.receive("other", Refused(Reason.FULL, HERE))
+    node.receive("other", refused(Reason.FULL, HERE))
     assert node.parents == ["up"]
     assert not node.is_late
     node.said()
@@ -137,6 +146,24 @@ def test_an_older_beacon_does_not_count() -> None:
     node.receive("up", beacon_of(HERE, number=0, path=(ROOT, "up")))
     node.receive("up", beacon_of(HERE, number=9, epoch=0, path=(ROOT, "up")))
     assert node.state.beacon == (1, 1)
+
+
+def test_the_same_beacon_by_a_shorter_way_brings_a_node_nearer_and_never_farther() -> None:
+    node = node_below()
+    node.receive("up", beacon_of(HERE, number=1, latency_ms=50, path=(ROOT, "up")))
+    assert node.state.latency_ms == 60
+    node.receive("up", beacon_of(HERE, number=1, latency_ms=300, path=(ROOT, "x", "up")))
+    assert node.state.latency_ms == 60, "within one beacon only nearer: the rule that forbids loops rests on it"
+    node.receive("up", beacon_of(HERE, number=2, latency_ms=300, path=(ROOT, "x", "up")))
+    assert node.state.latency_ms == 310
+
+
+def test_who_did_not_serve_us_can_not_ask_us_to_move() -> None:
+    node = node_below(others=("a", "b"))
+    node.receive("a", Move())
+    assert not node.said()
+    node.receive("b", advert_of(HERE, beacon=(1, 1), latency_ms=300))
+    assert node.parents == ["up"]
 
 
 def test_who_is_asked_to_move_asks_its_neighbours_and_takes_the_first_with_room() -> None:
@@ -233,8 +260,11 @@ def test_of_two_parents_the_one_that_delivers_nothing_goes() -> None:
 def test_the_parent_that_stands_in_an_older_epoch_is_the_slower_one() -> None:
     """Beacon numbers begin anew with the coordinator; comparing them alone kept the parent that knew nothing."""
     node = two_parents()
+    opening = history(3, epoch=2)[3]
+    node.receive("other", frames_of(opening))
     for number in range(3, 44):
         node.receive("up", beacon_of(HERE, number=number + 100, latency_ms=100, path=(ROOT, "up")))
-        node.receive("other", beacon_of(HERE, number=number, epoch=2, latency_ms=100, path=(ROOT, "other")))
+        beacon = beacon_of(opening.position, number=number, latency_ms=100, path=(ROOT, "other"))
+        node.receive("other", beacon)
         node.wait(250)
     assert node.parents == ["other"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from kvnet.core.entries import Delete
 from kvnet.core.events import UNSENT_BYTES_MAX, LinkWritable
+from kvnet.core.frames import Frame, cut_frame
 from kvnet.core.messages import Beacon, Frames, Move, Reason, Refused, Unsubscribe
 from kvnet.core.stream import RECENT_BYTES_MAX
 from kvnet.core.versions import GENESIS, Position
-from tests.support.conversation import ROOT, Conversation, beacon_of, frames_of, history, subscribe
+from tests.support.conversation import ROOT, Conversation, beacon_of, frames_of, history, refused, subscribe
 
 H = history(6)
 
@@ -127,7 +129,7 @@ def test_a_child_older_than_the_journal_is_refused() -> None:
     node.link("up", "child")
     node.adopt("up")
     node.receive("child", subscribe(GENESIS))
-    assert node.said_to("child") == [Refused(Reason.HORIZON, node.state.tip)]
+    assert node.said_to("child") == [refused(Reason.HORIZON, node.state.tip)]
     assert not node.children
 
 
@@ -135,19 +137,19 @@ def test_a_child_of_another_history_is_refused_with_what_we_have_there() -> None
     node = parent_with()
     other = history(4, mark=b"other")[3].position
     node.receive("child", subscribe(other))
-    assert node.said_to("child") == [Refused(Reason.MISMATCH, H[3].position)]
+    assert node.said_to("child") == [refused(Reason.MISMATCH, H[3].position)]
 
 
 def test_a_child_that_is_no_frame_end_is_refused() -> None:
     node = parent_with()
     node.receive("child", subscribe(Position(1, 3, bytes(16))))
-    assert node.said_to("child") == [Refused(Reason.MISMATCH, H[2].position)]
+    assert node.said_to("child") == [refused(Reason.MISMATCH, H[2].position)]
 
 
 def test_a_parent_can_not_be_a_child() -> None:
     node = parent_with()
     node.receive("up", subscribe(H[5].position))
-    assert node.said_to("up") == [Refused(Reason.BEHIND, H[5].position)]
+    assert node.said_to("up") == [refused(Reason.BEHIND, H[5].position)]
     assert node.parents == ["up"]
 
 
@@ -157,6 +159,80 @@ def test_subscribing_again_moves_the_cursor() -> None:
     node.said()
     node.receive("child", subscribe(H[1].position))
     assert node.said_to("child", Frames) == [frames_of(*H[2:])]
+
+
+def test_a_child_that_is_ahead_is_taken_and_gets_what_comes_after_it() -> None:
+    node = parent_with(frames=4)
+    node.receive("child", subscribe(H[4].position))
+    assert node.children == ["child"]
+    assert not node.said_to("child", Frames, Refused)
+    node.receive("up", frames_of(H[4], H[5]))
+    assert node.said_to("child", Frames) == [frames_of(H[5])]
+
+
+def test_a_child_that_is_ahead_in_an_epoch_that_was_left_behind_is_refused() -> None:
+    node = Conversation(history=history(3, epoch=2))
+    node.link("up", "child")
+    node.adopt("up")
+    node.receive("child", subscribe(H[5].position))
+    assert node.said_to("child") == [refused(Reason.MISMATCH, node.state.tip)]
+
+
+def test_a_child_that_was_ahead_on_another_history_is_refused_when_that_shows() -> None:
+    node = parent_with(frames=4)
+    node.receive("child", subscribe(Position(1, 5, bytes(16))))
+    assert node.children == ["child"]
+    longer = frame_after(H[3], entries=3)
+    assert longer.first_seq <= 5 < longer.last_seq, "where the child stands we have no frame end"
+    node.receive("up", frames_of(longer), frames_of(frame_after(longer, entries=1)))
+    assert [message.reason for message in node.said_to("child", Refused)] == [Reason.MISMATCH]
+    assert not node.children
+
+
+def test_a_child_that_falls_behind_the_horizon_is_refused_from_there_on() -> None:
+    frames = history(60, size=20_000)
+    node = Conversation(history=frames[:10], journal_bytes_max=100_000)
+    node.link("up", "child")
+    node.adopt("up")
+    node.receive("child", subscribe(frames[9].position))
+    node.unsent["child"] = UNSENT_BYTES_MAX  # its link takes nothing from now on
+    for frame in frames[10:]:
+        node.receive("up", frames_of(frame))
+    node.said()
+    node.unsent["child"] = 0
+    node.hear(LinkWritable("child"))
+    assert node.said_to("child") == [refused(Reason.HORIZON, node.state.tip)]
+    assert not node.children
+
+
+def test_a_child_that_comes_back_with_another_history_is_a_child_no_more() -> None:
+    node = parent_with(frames=5)
+    node.receive("child", subscribe(H[4].position))
+    node.receive("child", subscribe(history(4, mark=b"other")[3].position))
+    node.said()
+    node.receive("up", frames_of(H[5]))
+    assert not node.said_to("child")
+    assert not node.children
+
+
+def test_recent_frames_in_memory_are_bounded_and_what_is_older_comes_from_the_journal() -> None:
+    frames = history(120, size=20_000)
+    node = Conversation(history=frames[:2])
+    node.link("up", "child")
+    node.adopt("up")
+    for frame in frames[2:]:
+        node.receive("up", frames_of(frame))
+    in_memory = node.replica.stream._recent
+    assert 0 < sum(len(frame.data) for frame in in_memory) <= RECENT_BYTES_MAX
+    for start in (frames[1], in_memory[1]):
+        node.receive("child", subscribe(start.position))
+        taken = node.said_to("child", Frames)
+        while node.state.children["child"].waiting:
+            node.hear(LinkWritable("child"))
+            taken += node.said_to("child", Frames)
+        assert all(sum(map(len, message.frames)) <= 64 * 1024 for message in taken)
+        expected = [frame.data for frame in frames if frame.first_seq > start.last_seq]
+        assert [data for message in taken for data in message.frames] == expected
 
 
 def test_who_unsubscribes_or_is_lost_gets_nothing_more() -> None:
@@ -172,6 +248,17 @@ def test_who_unsubscribes_or_is_lost_gets_nothing_more() -> None:
     assert not node.children
 
 
+def frame_after(frame: Frame, *, entries: int) -> Frame:
+    return cut_frame(
+        epoch=frame.epoch,
+        first_seq=frame.last_seq + 1,
+        stamp=0,
+        chain_before=frame.chain_after,
+        digest_after=bytes(16),
+        entries=[Delete(bytes(16), b"key")] * entries,
+    )
+
+
 def full_node() -> Conversation:
     node = parent_with("child-0")
     for number in range(8):
@@ -185,7 +272,7 @@ def test_a_full_node_refuses_whoever_is_not_late() -> None:
     node = full_node()
     node.link("ninth")
     node.receive("ninth", subscribe(H[5].position))
-    assert node.said_to("ninth", Refused) == [Refused(Reason.FULL, H[5].position)]
+    assert node.said_to("ninth", Refused) == [refused(Reason.FULL, H[5].position)]
 
 
 def test_a_full_node_takes_who_is_late_and_asks_another_child_to_move() -> None:
@@ -195,6 +282,24 @@ def test_a_full_node_takes_who_is_late_and_asks_another_child_to_move() -> None:
     [moved] = node.told(Move)
     assert moved != "ninth"
     assert len(node.children) == 9
+
+
+def test_a_child_of_a_full_node_may_subscribe_again() -> None:
+    node = full_node()
+    node.receive("child-3", subscribe(H[3].position))
+    assert node.said_to("child-3", Frames, Refused) == [frames_of(*H[4:])]
+
+
+def test_each_of_many_that_come_in_need_moves_another_child() -> None:
+    node = full_node()
+    names = [f"late-{number}" for number in range(8)]
+    node.link(*names)
+    node.receive(names[0], subscribe(H[5].position, late=True))
+    node.receive(names[0], subscribe(H[5].position, late=True))
+    for name in names[1:]:
+        node.receive(name, subscribe(H[5].position, late=True))
+    moved = node.told(Move)
+    assert len(moved) == len(set(moved)) == 8, "one for each new child, none twice"
 
 
 def test_nobody_is_asked_to_move_twice_within_five_seconds() -> None:

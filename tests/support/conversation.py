@@ -29,7 +29,7 @@ from kvnet.core.events import (
     Started,
 )
 from kvnet.core.frames import Frame
-from kvnet.core.messages import Advert, Beacon, BeaconId, Frames, Message, Subscribe
+from kvnet.core.messages import Advert, Beacon, BeaconId, Frames, Message, Reason, Refused, Subscribe
 from kvnet.core.replica import Replica
 from kvnet.core.state import NodeConfig
 from kvnet.core.versions import GENESIS, Position
@@ -62,7 +62,7 @@ class Conversation:
         config = NodeConfig(
             name=name, root=ROOT, members=tuple(members), nearest=(), root_links=tuple(root_links), **flags
         )
-        self.timers = timers or Timers()
+        self.timers = timers or Timers(late_intervals=2.5)
         self.now = 1000.0
         self.unsent: dict[str, int] = {}
         self.replica = Replica(
@@ -258,6 +258,11 @@ def advert_of(
     wants_echo: bool = False,
 ) -> Advert:
     return Advert(position, BeaconId(*beacon), latency_ms, path, 8 * full, full, 0.0, -1.0, 0.0, wants_echo)
+
+
+def refused(reason: Reason, position: Position, *, epoch: int | None = None) -> Refused:
+    """A refusal by a node whose newest entry is of this epoch, the position's own by default."""
+    return Refused(reason, position, position.epoch if epoch is None else epoch)
 
 
 def subscribe(position: Position, *, late: bool = False) -> Subscribe:

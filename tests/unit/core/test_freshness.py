@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvnet.core.clock import stamp_ms
-from kvnet.runtime.freshness import BeaconSeen, ReplicaClock, staleness_ms
+from kvnet.core.freshness import BeaconSeen, ReplicaClock, staleness_ms
 
 WALL = 1_522_540_800_000.0
 
