@@ -1,81 +1,114 @@
 """A world of nodes in virtual time: one heap of things to happen, no clock, no task, no socket.
 
-Each node is the unchanged protocol core with a simulated journal; the driver here does what the asyncio driver
-does: carries out effects in order, one `Applied` for each turn, one message per link and turn.
+Each node is the unchanged protocol core (kvnet/core) with a simulated disk and simulated connections; the
+coordinator's writes go through the unchanged writer. Same seed, same world, byte for byte.
 """
 
 from __future__ import annotations
 
-import heapq
-import random
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
-from itertools import count
+from heapq import heappop, heappush
 from math import inf
-from typing import Final
+from random import Random
+from typing import Any, Final, Protocol
 
-from kvnet.core.entries import Epoch, Put, record_hash
 from kvnet.core.events import (
     UNSENT_BYTES_MAX,
-    Applied,
-    Apply,
-    AwaitWritable,
-    Connect,
-    DeadlineReached,
     DialFailed,
-    Disconnect,
     Effect,
-    Empty,
     Event,
-    FramesCut,
     LinkWritable,
     MessageReceived,
-    OpenEpoch,
     PeerLost,
     PeerUp,
-    RefuseWrites,
-    Report,
-    Send,
-    SetDeadline,
-    Started,
 )
-from kvnet.core.frames import Frame, cut_frame
+from kvnet.core.frames import Frame
 from kvnet.core.messages import Frames, Message
+from kvnet.core.operations import PutValue
 from kvnet.core.replica import Replica
 from kvnet.core.root import Phase
-from kvnet.core.versions import GENESIS
-from kvnet.simulator.disk import SimulatedJournal
-from kvnet.simulator.network import Link
+from kvnet.core.state import NodeConfig
+from kvnet.limits import Limits
+from kvnet.simulator.desk import NAMESPACE, Desk
+from kvnet.simulator.disk import SimulatedDisk
+from kvnet.simulator.history import History
+from kvnet.simulator.network import DIAL_TIMEOUT_MS, Direction, Link, dial_ms
+from kvnet.simulator.node import SimulatedNode
 from kvnet.timers import Timers
 from kvnet.topology.link import USER_TIMEOUT_MS
-from kvnet.topology.schema import Topology
-from kvnet.topology.wan import Wan
+from kvnet.topology.schema import COORDINATOR, Topology
+from kvnet.topology.wan import Tcp, Wan
 from kvnet.transport.address_book import AddressBook
 
-ROOT: Final = "coordinator"
-DIAL_TIMEOUT_MS: Final = 5000.0
+ROOT: Final = COORDINATOR
+ROOM_CHECK_MS: Final = 5.0
 
 
-class Node:
-    """One node: its core while it runs, its journal for ever."""
+class Watcher:
+    """Looks on from outside, told of everything; the nodes don't know. Overridden in part."""
 
-    def __init__(self, name: str, journal: SimulatedJournal) -> None:
-        self.name = name
-        self.journal = journal
-        self.core: Replica | None = None
-        self.links: dict[str, Link] = {}
-        self.dialling: set[str] = set()
-        self.deadline = inf
-        self.reports: list[tuple[float, str, str]] = []
-        self.control_messages_sent = 0
-        """WebSocket messages without a frame; all that is pending for a link in one turn is one."""
-        self.refused_writes = ""
-        self.now = 0.0
+    def on_event(self, node: SimulatedNode) -> None:
+        """The node has just handled one event, and nothing of it is carried out beyond its turn."""
 
-    def unsent_bytes(self, peer: str) -> int:
-        link = self.links.get(peer)
-        return link.directions[self.name].model.unsent_bytes(self.now) if link else 0
+    def on_applied(self, node: SimulatedNode, frames: Sequence[Frame]) -> None:
+        """The node's disk has just taken these frames."""
+
+    def on_emptied(self, node: SimulatedNode) -> None:
+        """The node has thrown its replica away, or its disk was wiped."""
+
+    def on_started(self, node: SimulatedNode) -> None:
+        """The node begins, on the disk it has."""
+
+    def on_stopped(self, node: SimulatedNode) -> None:
+        """The node is gone."""
+
+    def on_durable(self, node: SimulatedNode, frames: Sequence[Frame]) -> None:
+        """A coordinator's fsync of these frames is done, and nobody has heard of them."""
+
+    def on_sent(self, node: SimulatedNode, peer: str, messages: Sequence[Message]) -> None:
+        """The node has handed these messages to a link."""
+
+    def look(self) -> None:
+        """Look at the whole world, as is done now and then and at the end."""
+
+
+class Hooks:
+    """For each thing that watchers may hear of, those that listen; without watchers it costs next to nothing."""
+
+    def __init__(self) -> None:
+        self.event: list[Callable[[SimulatedNode], None]] = []
+        self.applied: list[Callable[[SimulatedNode, Sequence[Frame]], None]] = []
+        self.emptied: list[Callable[[SimulatedNode], None]] = []
+        self.started: list[Callable[[SimulatedNode], None]] = []
+        self.stopped: list[Callable[[SimulatedNode], None]] = []
+        self.durable: list[Callable[[SimulatedNode, Sequence[Frame]], None]] = []
+        self.sent: list[Callable[[SimulatedNode, str, Sequence[Message]], None]] = []
+        self.look: list[Callable[[], None]] = []
+
+    def add(self, watcher: Watcher) -> None:
+        """Listen with those methods that the watcher's class has of its own."""
+        for name, listeners in vars(self).items():
+            method = "look" if name == "look" else f"on_{name}"
+            if getattr(type(watcher), method) is not getattr(Watcher, method):
+                listeners.append(getattr(watcher, method))
+
+
+class Tracer(Protocol):
+    """Who writes down what happens."""
+
+    def on_event(self, node: SimulatedNode, event: Event) -> None: ...
+    def on_effect(self, node: SimulatedNode, effect: Effect) -> None: ...
+    def on_send(self, node: SimulatedNode, peer: str, message: Message) -> None: ...
+    def on_fault(self, now_ms: float, text: str) -> None: ...
+
+
+class Tampering(Protocol):
+    """What may happen to single messages, beyond what TCP lets happen."""
+
+    def tamper(self, direction: Direction, messages: list[Message]) -> list[Message]:
+        """Return what the connection carries instead of these messages."""
 
 
 class World:
@@ -87,40 +120,63 @@ class World:
         *,
         seed: int,
         timers: Timers | None = None,
+        limits: Limits | None = None,
         edge_journal_bytes: int | None = None,
-        trace: Callable[[float, str, str], None] | None = None,
+        tcp: Tcp = "flight",
+        folds: bool = True,
+        trace: Tracer | None = None,
     ) -> None:
+        """`folds` is False where records don't matter: edges then keep journals alone, which is quicker."""
         self.topology = topology
         self.timers = timers or topology.timers
-        self.rng = random.Random(seed)
-        self.wan = Wan(topology)
+        self.limits = limits or replace(topology.limits.resolve(), write_interval_ms=0)
+        self.rng = Random(seed)
+        self.wan = Wan(topology, tcp=tcp)
         self.now = 0.0
         self.trace = trace
-        self.arrivals: dict[int, dict[str, float]] = {}
-        """When each node applied the frame that ends at this seq, by seq and node."""
-        self.cut_at: dict[int, float] = {}
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = count()
-        members = tuple(pop.code for pop in topology.pops)
-        book = AddressBook(topology)
-        self.configs = {name: book.config(name) for name in (ROOT, *members)}
-        self.nodes: dict[str, Node] = {ROOT: Node(ROOT, SimulatedJournal())}
-        for code in members:
-            self.nodes[code] = Node(code, SimulatedJournal(edge_journal_bytes))
+        self.tampering: Tampering | None = None
+        self.heard = Hooks()
+        """What watchers want to hear; see `watch`."""
+        self.history = History()
+        self.durable_at: dict[int, float] = {}
+        """By the last seq of each frame: when its fsync was done, the last time if there were two."""
+        self.at_work = ""
+        """The node that handles an event, or did last."""
         self.events = 0
+        """Events that nodes have handled."""
+        self.edges_sync = topology.storage.edge_durability == "commit"
+        self.desks: dict[str, Desk] = {}
+        self.fsync_ms: Callable[[], float] = _at_once
+        self._network_rng = Random(self.rng.getrandbits(64))
+        self._heap: list[tuple[float, int, Callable[[Any], object], Any]] = []
+        self._order = 0
+        self._written = 0
+        self._twins = 0
+        self._members = tuple(pop.code for pop in topology.pops)
+        self._book = AddressBook(topology)
+        self._configs: dict[str, NodeConfig] = {}
+        self.nodes = {ROOT: SimulatedNode(self, ROOT, SimulatedDisk())}
+        for code in self._members:
+            disk = SimulatedDisk(journal_bytes_max=edge_journal_bytes, folds=folds)
+            self.nodes[code] = SimulatedNode(self, code, disk)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell it of everything from now on."""
+        self.heard.add(watcher)
 
     # -- time ------------------------------------------------------------------------------------------------
 
-    def at(self, time_ms: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._heap, (time_ms, next(self._order), action))
+    def at(self, time_ms: float, action: Callable[[Any], object], argument: Any) -> None:
+        """Have `action(argument)` happen then, after all that was ordered for that time before."""
+        self._order += 1
+        heappush(self._heap, (time_ms, self._order, action, argument))
 
     def run_until(self, time_ms: float) -> None:
         heap = self._heap
         while heap and heap[0][0] <= time_ms:
-            self.now, _, action = heapq.heappop(heap)
-            self.events += 1
-            action()
-        self.now = time_ms
+            self.now, _, action, argument = heappop(heap)
+            action(argument)
+        self.now = max(self.now, time_ms)
 
     def run_while(self, condition: Callable[[], bool], limit_ms: float) -> bool:
         """Run until the condition fails; return False if it still held after `limit_ms`."""
@@ -133,124 +189,91 @@ class World:
 
     # -- nodes -----------------------------------------------------------------------------------------------
 
-    def start(self, name: str, *, accept_loss: bool = False, recover: bool = False) -> None:
-        """Start a node on the journal it has; the flags matter at the coordinator only."""
-        node = self.nodes[name]
-        assert node.core is None, f"{name} runs already"
-        node.refused_writes = ""
-        config = replace(self.configs[name], accept_loss=accept_loss, recover=recover, fresh=not self.cut_at)
-        rng = random.Random(self.rng.getrandbits(64))
-        node.core = Replica(config, self.timers, node.journal, node, rng, lambda: self.now)
-        self._feed(node, Started())
+    def config_of(self, name: str) -> NodeConfig:
+        """Return whom this node could know."""
+        if name not in self._configs:
+            self._configs[name] = self._book.config(name)
+        return self._configs[name]
+
+    def start(self, id_: str, *, accept_loss: bool = False, recover: bool = False) -> None:
+        """Start a node on the disk it has; the flags matter at the coordinator only."""
+        node = self.nodes[id_]
+        config = self.config_of(node.name)
+        if config.is_root:
+            fresh = not self.history.frames
+            config = replace(config, accept_loss=accept_loss, recover=recover, fresh=fresh)
+        for tell in self.heard.started:
+            tell(node)
+        node.start(config, Random(self.rng.getrandbits(64)))
 
     def start_all(self) -> None:
-        for name in self.nodes:
-            self.start(name)
+        for id_ in self.nodes:
+            self.start(id_)
+        gc.freeze()  # whatever stands now stays for as long as the world does
 
-    def crash(self, name: str, *, silent: bool = False) -> None:
-        """Stop a node; it keeps its journal. Its peers' connections break at once.
+    def crash(self, id_: str, *, silent: bool = False, power: bool = False) -> None:
+        """Stop a node at once. Its process dies and it keeps its disk; its peers' connections break at once.
 
-        `silent`: as if its machine lost power. A connection then breaks USER_TIMEOUT_MS after its peer has sent
-        something that nobody acknowledges.
+        `silent`: as if its machine were gone. A connection then breaks USER_TIMEOUT_MS after its peer has sent
+        something that nobody acknowledges. `power`: what its disk has not synced may be lost; an edge without sync
+        starts empty, as an LMDB environment that wasn't synced may be corrupt.
         """
-        node = self.nodes[name]
-        node.core = None
-        node.deadline = inf
-        node.dialling.clear()
-        for peer, link in list(node.links.items()):
-            del node.links[peer]
+        node = self.nodes[id_]
+        desk = self.desks.get(id_)
+        if desk is not None and desk.is_open:
+            desk.on_crash()
+        node.stop()
+        for link in list(node.links.values()):
+            other = link.other(node)
             if silent:
                 link.is_half_open = True
-                continue
-            link.alive = False
-            lose = partial(self._lose, self.nodes[peer], link)
-            self.at(self.now + self.wan.one_way_ms(name, peer), lose)
+            else:
+                link.alive = False
+                self.at(self.now + self.wan.one_way_ms(node.name, other.name), self._hear_of_end, (other, link))
+        node.links.clear()
+        if power:
+            self._lose_power(node)
+        for tell in self.heard.stopped:
+            tell(node)
 
-    def wipe(self, name: str) -> None:
+    def _lose_power(self, node: SimulatedNode) -> None:
+        if node.name == ROOT or self.edges_sync:
+            if node.disk.lose_power(self.rng):
+                for tell in self.heard.emptied:
+                    tell(node)
+        else:
+            self.wipe(node.id)
+
+    def wipe(self, id_: str) -> None:
         """Empty a stopped node's disk."""
-        assert self.nodes[name].core is None, f"{name} runs"
-        self.nodes[name].journal.clear()
+        node = self.nodes[id_]
+        assert node.core is None, f"{id_} runs"
+        node.disk.wipe()
+        for tell in self.heard.emptied:
+            tell(node)
 
-    def live(self) -> list[Node]:
+    def replace_disk(self, id_: str, disk: SimulatedDisk) -> None:
+        """Put another disk into a stopped node: an old one, a copy of somebody's."""
+        node = self.nodes[id_]
+        assert node.core is None, f"{id_} runs"
+        node.disk = disk.copied()
+        for tell in self.heard.emptied:
+            tell(node)
+
+    def add_twin(self, id_: str) -> str:
+        """Put a second node under this one's name beside it, on a copy of its disk; return what it's called."""
+        node = self.nodes[id_]
+        self._twins += 1
+        twin = SimulatedNode(self, node.name, node.disk.copied(), id_=f"{id_}~{self._twins}")
+        self.nodes[twin.id] = twin
+        return twin.id
+
+    def live(self) -> list[SimulatedNode]:
         return [node for node in self.nodes.values() if node.core is not None]
 
-    # -- the driver ------------------------------------------------------------------------------------------
-
-    def _feed(self, node: Node, event: Event) -> None:
-        pending: list[Event] = [event]
-        outbox: dict[str, list[Message]] = {}
-        while pending:
-            core = node.core
-            if core is None:
-                return
-            event = pending.pop(0)
-            node.now = self.now
-            if self.trace is not None:
-                self.trace(self.now, node.name, f"< {event}")
-            applied: list[Frame] = []
-            for effect in core.handle(event, self.now):
-                self._carry_out(node, effect, outbox, pending, applied)
-            core.check_invariants()
-            if applied:
-                self._apply(node, applied)
-                pending.append(Applied(node.journal.position))
-        for peer, messages in outbox.items():
-            self._send(node, peer, tuple(messages))
-
-    def _carry_out(
-        self,
-        node: Node,
-        effect: Effect,
-        outbox: dict[str, list[Message]],
-        pending: list[Event],
-        applied: list[Frame],
-    ) -> None:
-        match effect:
-            case Send(peer, message):
-                outbox.setdefault(peer, []).append(message)
-            case Apply(frames):
-                applied.extend(frames)
-            case SetDeadline(at_ms):
-                self._arm(node, at_ms)
-            case Connect(peer):
-                self._dial(node, peer)
-            case Disconnect(peer, _):
-                link = node.links.get(peer)
-                if link is not None:
-                    self._close(link)
-            case AwaitWritable(peer):
-                link = node.links.get(peer)
-                if link is not None:
-                    link.directions[node.name].wants_room = True
-                    self._wake(link, node.name, self.now + 1)
-            case Empty():
-                applied.clear()
-                node.journal.clear()
-                pending.append(Applied(GENESIS))
-            case OpenEpoch(epoch):
-                nonce = self.rng.getrandbits(128).to_bytes(16, "big")
-                pending.append(FramesCut((self._cut(node, [Epoch(epoch, nonce)], epoch),)))
-            case RefuseWrites(why):
-                node.refused_writes = why
-            case Report(what, detail):
-                node.reports.append((self.now, what, detail))
-        if self.trace is not None and not isinstance(effect, Send):
-            self.trace(self.now, node.name, f"> {effect}")
-
-    def _apply(self, node: Node, frames: list[Frame]) -> None:
-        for frame in frames:
-            node.journal.append(frame)
-            self.arrivals.setdefault(frame.last_seq, {})[node.name] = self.now
-
-    def _arm(self, node: Node, at_ms: float) -> None:
-        node.deadline = at_ms
-        core = node.core
-
-        def fire() -> None:
-            if node.core is core and node.deadline == at_ms:
-                self._feed(node, DeadlineReached())
-
-        self.at(max(at_ms, self.now), fire)
+    def edges(self) -> list[SimulatedNode]:
+        """Return the edges that run."""
+        return [node for node in self.nodes.values() if node.core is not None and node.name != ROOT]
 
     # -- writing ---------------------------------------------------------------------------------------------
 
@@ -260,148 +283,217 @@ class World:
         core = self.nodes[ROOT].core
         return core is not None and core.root.phase is Phase.OPEN
 
-    def write(self, size: int = 100) -> int:
-        """Have the coordinator cut a frame of one entry; return its seq."""
-        assert self.is_open, "the coordinator takes no writes"
-        node = self.nodes[ROOT]
-        epoch, seq = node.journal.position.epoch, node.journal.position.seq + 1
-        key, value = b"key-%d" % self.rng.randrange(1000), bytes(size)
-        digest = record_hash(bytes(16), key, value, b"", 0, epoch, seq)
-        frame = self._cut(node, [Put(bytes(16), key, value, b"", 0, digest)], epoch)
-        self._feed(node, FramesCut((frame,)))
-        return frame.last_seq
+    @property
+    def root(self) -> SimulatedNode:
+        """The coordinator."""
+        return self.nodes[ROOT]
 
-    def _cut(self, node: Node, entries: list[Epoch] | list[Put], epoch: int) -> Frame:
-        here = node.journal.position
-        frame = cut_frame(
-            epoch=epoch,
-            first_seq=here.seq + 1,
-            stamp=int(self.now) << 16,
-            chain_before=here.chain,
-            digest_after=bytes(16),
-            entries=entries,
-        )
-        node.journal.append(frame)
-        self.cut_at[frame.last_seq] = self.now
-        return frame
+    @property
+    def desk(self) -> Desk:
+        """The coordinator's desk."""
+        return self.desks[ROOT]
+
+    def open_epoch(self, node: SimulatedNode, epoch: int) -> None:
+        """Begin to write there, as its core orders."""
+        desk = Desk(self, node, epoch, self.limits)
+        desk.fsync_ms = self.fsync_ms
+        self.desks[node.id] = desk
+        desk.commit()
+
+    def on_durable(self, node: SimulatedNode, frames: Sequence[Frame]) -> None:
+        """Take note of what a coordinator has just synced."""
+        for frame in frames:
+            self.history.add(frame, self.now, node.id)
+            self.durable_at[frame.last_seq] = self.now
+        for tell in self.heard.durable:
+            tell(node, frames)
+
+    def write(self, size: int = 100) -> int:
+        """Have the coordinator commit one value of this size at once; return the seq of its frame."""
+        assert self.is_open, "the coordinator takes no writes"
+        desk = self.desk
+        self._written += 1
+        value = self._written.to_bytes(8, "big").ljust(size, b"\0")[: max(size, 8)]
+        key = b"key-%d" % self.rng.randrange(1000)
+        desk.submit([PutValue(NAMESPACE, key, value, b"", 0, 0)], None, _nobody)
+        desk.commit()
+        return desk.node.disk.position.seq
 
     # -- links -----------------------------------------------------------------------------------------------
 
-    def _dial(self, node: Node, peer: str) -> None:
+    def dial(self, node: SimulatedNode, peer: str) -> None:
         if peer in node.links or peer in node.dialling:
             return
-        node.dialling.add(peer)
-        core = node.core
-        wan = self.wan
-        rtt = wan.rtt_ms(node.name, peer)
-        if wan.is_cut(node.name, peer) or wan.is_cut(peer, node.name):
-            self.at(self.now + DIAL_TIMEOUT_MS, lambda: self._dial_failed(node, core, peer))
-            return
-        # TCP's handshake, then the proof both ways: two round trips until both know.
-        wait = 2 * rtt
-        for _ in range(4):  # each of the four flights may be lost
-            rto = 200.0 + rtt
-            while self.rng.random() < wan.loss(node.name, peer):
-                wait += rto
-                rto *= 2
-        if wait > DIAL_TIMEOUT_MS:
-            self.at(self.now + DIAL_TIMEOUT_MS, lambda: self._dial_failed(node, core, peer))
+        node.dialling[peer] = None
+        wait = dial_ms(self.wan, node.name, peer, self._network_rng)
+        if wait == inf:
+            self.at(self.now + DIAL_TIMEOUT_MS, self._dial_failed, (node, node.core, peer))
         else:
-            self.at(self.now + wait, lambda: self._dialled(node, core, peer, rtt))
+            self.at(self.now + wait, self._dialled, (node, node.core, peer))
 
-    def _dial_failed(self, node: Node, core: Replica | None, peer: str) -> None:
+    def _dial_failed(self, dial: tuple[SimulatedNode, Replica, str]) -> None:
+        node, core, peer = dial
         if node.core is core:
-            node.dialling.discard(peer)
+            node.dialling.pop(peer, None)
             if peer not in node.links:
-                self._feed(node, DialFailed(peer))
+                node.feed(DialFailed(peer))
 
-    def _dialled(self, node: Node, core: Replica | None, peer: str, rtt: float) -> None:
+    def _dialled(self, dial: tuple[SimulatedNode, Replica, str]) -> None:
+        node, core, peer = dial
         other = self.nodes[peer]
         if node.core is not core:
             return
-        if other.core is None:
-            self._dial_failed(node, core, peer)
+        stalled = max(node.stalled_until, other.stalled_until)
+        if stalled > self.now and other.core is not None:
+            self.at(stalled, self._dialled, dial)  # the handshake waits for both
             return
-        node.dialling.discard(peer)
+        if other.core is None or other is node:
+            self._dial_failed(dial)
+            return
+        node.dialling.pop(peer, None)
         if peer in node.links:
             return
-        link = Link(self.wan, node.name, peer, random.Random(self.rng.getrandbits(64)))
+        rtt = self.wan.rtt_ms(node.name, peer)
+        link = Link(self.wan, node, other, self._network_rng, self.now)
         node.links[peer] = link
-        stale = other.links.pop(node.name, None)
-        if stale is not None:
-            stale.alive = False
+        stale = other.links.get(node.name)
         other.links[node.name] = link
         if stale is not None:
-            self._feed(other, PeerLost(node.name))
-        self._feed(other, PeerUp(node.name, rtt))
+            stale.alive = False
+            rival = stale.other(other)
+            if rival is not node:
+                self.at(self.now + self.wan.one_way_ms(peer, node.name), self._hear_of_end, (rival, stale))
+            other.feed(PeerLost(node.name))
+        other.feed(PeerUp(node.name, rtt))
         if node.links.get(peer) is link:
-            self._feed(node, PeerUp(peer, rtt))
+            node.feed(PeerUp(peer, rtt))
 
-    def _close(self, link: Link) -> None:
+    def close(self, link: Link) -> None:
+        """End a connection, for both ends at once."""
         if not link.alive:
             return
         link.alive = False
-        for end in link.ends:
-            self._lose(self.nodes[end], link)
+        for node in (link.forth.sender, link.back.sender):
+            self._lose(node, link)
 
-    def _lose(self, node: Node, link: Link) -> None:
-        peer = link.other(node.name)
+    def _hear_of_end(self, loss: tuple[SimulatedNode, Link]) -> None:
+        self._lose(*loss)
+
+    def _lose(self, node: SimulatedNode, link: Link) -> None:
+        peer = link.other(node).name
         if node.links.get(peer) is link:
             del node.links[peer]
-            self._feed(node, PeerLost(peer))
+            node.feed(PeerLost(peer))
 
-    def _send(self, node: Node, peer: str, messages: tuple[Message, ...]) -> None:
+    def send(self, node: SimulatedNode, peer: str, messages: list[Message]) -> None:
+        """Hand these messages to the link, as one WebSocket message."""
         link = node.links.get(peer)
         if link is None:
             return
         if self.trace is not None:
             for message in messages:
-                self.trace(self.now, node.name, f"-> {peer} {_brief(message)}")
-        node.control_messages_sent += not any(type(message) is Frames for message in messages)
+                self.trace.on_send(node, peer, message)
+        for tell in self.heard.sent:
+            tell(node, peer, messages)
+        for message in messages:
+            if type(message) is Frames:
+                break
+        else:
+            node.control_messages_sent += 1
         if link.is_half_open and link.breaks_at == inf:
             link.breaks_at = self.now + USER_TIMEOUT_MS
-            self.at(link.breaks_at, lambda: self._close(link))
-        direction = link.directions[node.name]
+            self.at(link.breaks_at, self.close, link)
+        direction = link.forth if link.forth.sender is node else link.back
+        if self.tampering is not None:
+            messages = self.tampering.tamper(direction, messages)
+            if not messages:
+                return
         direction.send(self.now, messages)
-        self._wake(link, node.name, direction.next_due())
+        due = direction.next_due()
+        if due < direction.wake_at:
+            direction.wake_at = due
+            self.at(max(self.now, due), self._deliver, (direction, due))
 
-    def _wake(self, link: Link, sender: str, at_ms: float) -> None:
-        direction = link.directions[sender]
-        if at_ms == inf or at_ms >= direction.wake_at:
-            return
-        direction.wake_at = at_ms
-        self.at(max(at_ms, self.now), lambda: self._deliver(link, sender, at_ms))
+    def await_room(self, direction: Direction) -> None:
+        """Tell the sender as soon as the link takes more."""
+        direction.wants_room = True
+        self._wake(direction, self.now + 1)
 
-    def _deliver(self, link: Link, sender: str, woken_at: float) -> None:
-        direction = link.directions[sender]
+    def _wake(self, direction: Direction, at_ms: float) -> None:
+        at_ms = max(at_ms, self.now)
+        if at_ms < direction.wake_at:
+            direction.wake_at = at_ms
+            self.at(at_ms, self._deliver, (direction, at_ms))
+
+    def _deliver(self, woken: tuple[Direction, float]) -> None:
+        direction, woken_at = woken
+        link = direction.link
         if not link.alive or direction.wake_at != woken_at:
             return
         direction.wake_at = inf
         if self.now >= direction.model.dead_at_ms:
-            self._close(link)
+            self.close(link)
             return
-        receiver = self.nodes[link.other(sender)]
-        for message in direction.arrivals(self.now):
-            if receiver.core is None or receiver.links.get(sender) is not link:
-                break
-            self._feed(receiver, MessageReceived(sender, message))
-        if direction.wants_room and link.alive:
-            if direction.model.unsent_bytes(self.now) < UNSENT_BYTES_MAX:
-                direction.wants_room = False
-                self._feed(self.nodes[sender], LinkWritable(link.other(sender)))
-            else:
-                self._wake(link, sender, self.now + 5)
-        if link.alive:
-            self._wake(link, sender, direction.next_due())
+        receiver = direction.receiver
+        if self.now < receiver.stalled_until:
+            self._wake(direction, receiver.stalled_until)
+            return
+        messages = direction.arrivals(self.now)
+        if messages and not link.is_half_open and receiver.links.get(direction.sender.name) is link:
+            if receiver.overflows(messages):
+                self.close(link)
+                return
+            name = direction.sender.name
+            receiver.turn([MessageReceived(name, message) for message in messages])
+        self._go_on(direction)
+
+    def _go_on(self, direction: Direction) -> None:
+        """Come back for what this direction has next, unless its connection has just ended."""
+        if not direction.link.alive:
+            return
+        if direction.wants_room:
+            self._tell_of_room(direction)
+        due = direction.next_due()
+        if due < direction.wake_at:
+            direction.wake_at = due
+            self.at(max(self.now, due), self._deliver, (direction, due))
+
+    def _tell_of_room(self, direction: Direction) -> None:
+        if direction.model.unsent_bytes(self.now) < UNSENT_BYTES_MAX:
+            direction.wants_room = False
+            direction.sender.feed(LinkWritable(direction.receiver.name))
+        else:
+            self._wake(direction, self.now + ROOM_CHECK_MS)
+
+    def look_at(self, direction: Direction) -> None:
+        """See what has arrived there while its receiver stood still."""
+        self._wake(direction, max(self.now, direction.next_due()))
+
+    def deliver_stray(self, stray: tuple[Direction, Message]) -> None:
+        """Deliver a message out of its order, if its two nodes have any link."""
+        direction, message = stray
+        receiver, sender = direction.receiver, direction.sender.name
+        if receiver.core is not None and sender in receiver.links:
+            receiver.feed(MessageReceived(sender, message))
 
     def wan_changed(self) -> None:
         """Tell every link that the WAN is not what it was."""
-        for node in self.nodes.values():
-            for link in node.links.values():
-                direction = link.directions[node.name]
+        for node in list(self.nodes.values()):
+            for link in list(node.links.values()):
+                direction = link.direction(node)
                 direction.model.on_change(self.now)
-                self._wake(link, node.name, direction.next_due())
+                self._wake(direction, direction.next_due())
+
+    def look(self) -> None:
+        """Have every watcher look at the whole world."""
+        for tell in self.heard.look:
+            tell()
 
 
-def _brief(message: Message) -> str:
-    return f"Frames({len(message.frames)})" if isinstance(message, Frames) else str(message)
+def _at_once() -> float:
+    return 0.0
+
+
+def _nobody(durable: bool) -> None:
+    """Hear an answer that nobody waits for."""
+    del durable

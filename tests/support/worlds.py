@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kvnet.simulator.arrivals import Arrivals
+from kvnet.simulator.trace import Trace
 from kvnet.simulator.world import ROOT, World
 from kvnet.topology.load import load
 
@@ -16,11 +18,15 @@ def make_world(
     *,
     loss: float = 0.0,
     edge_journal_bytes: int | None = None,
-    trace: Callable[[float, str, str], None] | None = None,
+    trace: Callable[[str], None] | None = None,
 ) -> World:
     world = World(
-        load("world-2018").with_pops(pops), seed=seed, edge_journal_bytes=edge_journal_bytes, trace=trace
+        load("world-2018").with_pops(pops),
+        seed=seed,
+        edge_journal_bytes=edge_journal_bytes,
+        trace=trace and Trace(trace),
     )
+    world.arrivals = Arrivals(world)
     world.wan.set_loss(loss)
     return world
 
@@ -62,8 +68,8 @@ def settle(world: World, limit_ms: float = BOUND_MS) -> None:
 
 
 def lag_ms(world: World, seq: int, name: str) -> float:
-    """How long after its cut a node had this write; infinite if it hasn't."""
-    return world.arrivals.get(seq, {}).get(name, float("inf")) - world.cut_at[seq]
+    """How long after its fsync a node had this write; infinite if it hasn't."""
+    return world.arrivals.lag_ms(seq, name)
 
 
 def assert_bound_held(world: World, seqs: list[int], names: list[str]) -> None:

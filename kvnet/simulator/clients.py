@@ -1,0 +1,170 @@
+"""Those who write in a simulated world, and remember what they were told.
+
+Each write has a request id. One that isn't answered, because the coordinator died over it, is tried again with the
+same id, as an edge does for its clients. What was acknowledged must be there at the end, and win over what came
+before it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from kvnet.core.entries import Delete
+from kvnet.core.operations import DeleteValue, Operation, PutValue
+from kvnet.core.versions import Version
+from kvnet.errors import RequestError
+from kvnet.simulator.checking import Checker
+from kvnet.simulator.desk import NAMESPACE
+from kvnet.simulator.disturbances import Disturbances
+from kvnet.simulator.node import SimulatedNode
+from kvnet.simulator.world import ROOT, World
+
+RETRY_MS: Final = 500.0
+TRIES_MAX: Final = 60
+BEHIND: Final = 503
+DISK_FULL: Final = 507
+
+
+@dataclass(slots=True)
+class Write:
+    """One request, and what became of it."""
+
+    request_id: bytes
+    operations: Sequence[Operation]
+    promised: Version | None = None
+    """What it was given, durable or not."""
+    version: Version | None = None
+    """What the client was told, once the write was durable."""
+    refused: bool = False
+    tries: int = 0
+
+
+class Clients:
+    """Writes at a steady pace, a few keys again and again."""
+
+    def __init__(
+        self, world: World, rng: Random, *, rate: float, keys: int, value_bytes_max: int, until_ms: float
+    ) -> None:
+        """`rate` is in writes a second, from now on until `until_ms`."""
+        self.world = world
+        self.rng = rng
+        self.every_ms = 1000 / rate
+        self.keys = keys
+        self.value_bytes_max = value_bytes_max
+        self.until_ms = until_ms
+        self.writes: list[Write] = []
+        self.told: Counter[str] = Counter()
+        world.at(world.now, self._write, None)
+
+    def _write(self, _: object) -> None:
+        world, rng = self.world, self.rng
+        if world.now >= self.until_ms:
+            return
+        burst = 20 if rng.random() < 0.01 else 1
+        for _ in range(burst):
+            count = rng.randrange(2, 6) if rng.random() < 0.05 else 1
+            operations = [self._operation() for _ in range(count)]
+            write = Write(rng.getrandbits(128).to_bytes(16, "big"), operations)
+            self.writes.append(write)
+            self._try(write)
+        world.at(world.now + rng.expovariate(1 / self.every_ms), self._write, None)
+
+    def _operation(self) -> Operation:
+        rng = self.rng
+        key = b"key-%d" % rng.randrange(self.keys)
+        if rng.random() < 0.15:
+            return DeleteValue(NAMESPACE, key)
+        if rng.random() < 0.1:
+            return PutValue(NAMESPACE, key, b"always the same", b"", 0, 0)
+        size = rng.randrange(self.value_bytes_max) if rng.random() < 0.05 else rng.randrange(100)
+        return PutValue(NAMESPACE, key, rng.getrandbits(64).to_bytes(8, "big") + bytes(size), b"", 0, 0)
+
+    def _try(self, write: Write) -> None:
+        """Hand it to the coordinator, and again until somebody answers."""
+        if write.version is not None or write.refused or write.tries == TRIES_MAX:
+            return
+        world = self.world
+        desk = world.desks.get(ROOT)
+        write.tries += 1
+        if desk is not None and desk.is_open and world.now >= world.root.stalled_until:
+            try:
+                ticket = desk.submit(write.operations, write.request_id, lambda ok: self._answered(write, ok))
+            except RequestError as error:
+                self.told[str(error.status)] += 1
+                write.refused = error.status != BEHIND
+            else:
+                write.promised = ticket.version
+                desk.commit_soon()
+        world.at(world.now + RETRY_MS, self._try, write)
+
+    def _answered(self, write: Write, ok: bool) -> None:
+        if not ok:
+            self.told[str(DISK_FULL)] += 1
+        elif write.version is None:
+            write.version = write.promised
+            self.told["acknowledged"] += 1
+
+
+class NothingAcknowledgedIsLost(Checker):
+    """What a client was told is durable is in the history at the end, and its key shows it or something newer."""
+
+    name = "nothing acknowledged is lost"
+
+    def __init__(self, world: World, disturbances: Disturbances, clients: Clients) -> None:
+        super().__init__(world)
+        self._disturbances = disturbances
+        self._clients = clients
+
+    def finish(self, nodes: Iterable[SimulatedNode]) -> None:
+        """Look once these nodes stand where the coordinator stands."""
+        if self._disturbances.excuses:
+            return
+        root = self.world.root.disk
+        chain = root.position.chain
+        versions = {
+            seq: frame.epoch
+            for frame in self.world.history.path(chain)
+            for seq in range(frame.first_seq, frame.last_seq + 1)
+        }
+        newest: dict[bytes, tuple[Version, Operation]] = {}
+        for write in self._clients.writes:
+            version = write.version
+            if version is None:
+                continue
+            if versions.get(version.seq) != version.epoch:
+                self.fail(f"write {version} was acknowledged and is gone", seq=version.seq)
+            for operation in write.operations:
+                assert isinstance(operation, (PutValue, DeleteValue))
+                known = newest.get(operation.key)
+                if known is None or known[0] <= version:
+                    newest[operation.key] = version, operation
+        for node in nodes:
+            if node.disk.folds:
+                self._compare(node, newest)
+
+    def _compare(self, node: SimulatedNode, newest: dict[bytes, tuple[Version, Operation]]) -> None:
+        """Every replica shows of every key what was acknowledged last, or what came after it."""
+        for key, (version, operation) in newest.items():
+            record = node.disk.get(NAMESPACE, key)
+            if record is not None and record.version > version:
+                continue  # a later write, whose answer was lost
+            wanted = operation.value if isinstance(operation, PutValue) else None
+            if (record.value if record is not None else None) == wanted:
+                continue
+            if record is None and self._is_deleted_after(key, version):
+                continue
+            self.fail(f"{node.id} doesn't show what {version} made of {key!r}", node=node.id, seq=version.seq)
+
+    def _is_deleted_after(self, key: bytes, version: Version) -> bool:
+        """Whether a later write took the key away, one whose answer was lost."""
+        for frame in reversed(self.world.history.path(self.world.root.disk.position.chain)):
+            for seq, entry in enumerate(frame.entries(), frame.first_seq):
+                if isinstance(entry, Delete) and entry.key == key and seq > version.seq:
+                    return True
+            if frame.first_seq <= version.seq:
+                return False
+        return False

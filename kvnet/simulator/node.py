@@ -1,0 +1,371 @@
+"""One node of a simulated world: the unchanged protocol core, its disk, and a driver as the asyncio one is.
+
+All that comes in at one instant over one link is one turn: the core handles event after event; then what it sends
+leaves, one message per link; then its frames are applied in one transaction; then the core hears `Applied`.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from kvnet.core.events import (
+    Applied,
+    Apply,
+    AwaitWritable,
+    Connect,
+    DeadlineReached,
+    Disconnect,
+    Diverged,
+    Effect,
+    Empty,
+    Event,
+    OpenEpoch,
+    RefuseWrites,
+    Report,
+    Send,
+    SetDeadline,
+    Started,
+)
+from kvnet.core.frames import Frame
+from kvnet.core.messages import Frames, Message
+from kvnet.core.replica import Replica
+from kvnet.core.state import NodeConfig
+from kvnet.core.versions import GENESIS
+from kvnet.errors import Divergence, ProtocolError, StorageFull
+from kvnet.simulator.disk import SimulatedDisk, SimulatedJournal
+from kvnet.simulator.network import Link
+
+if TYPE_CHECKING:
+    from kvnet.simulator.world import World
+
+FULL_RETRY_FIRST_MS: Final = 100.0
+FULL_RETRY_MAX_MS: Final = 5000.0
+"""How often a full disk is tried again, as runtime/driver.py does."""
+PENDING_BYTES_MAX: Final = 16 * 1024 * 1024
+
+
+class SimulatedNode:
+    """One node: its core while it runs, its disk for ever."""
+
+    __slots__ = (
+        "_armed_at",
+        "_deadline",
+        "_frames",
+        "_outbox",
+        "_pending",
+        "_reset_due",
+        "_retry_ms",
+        "_retrying",
+        "backlog",
+        "clock_offset_ms",
+        "clock_rate",
+        "control_messages_sent",
+        "core",
+        "cpu_ms",
+        "dialling",
+        "disk",
+        "events",
+        "id",
+        "links",
+        "name",
+        "refused_writes",
+        "reports",
+        "stalled_until",
+        "started_at",
+        "stopped_at",
+        "wall_offset_ms",
+        "world",
+    )
+
+    def __init__(self, world: World, name: str, disk: SimulatedDisk, *, id_: str = "") -> None:
+        self.world = world
+        self.name = name
+        self.id = id_ or name
+        """The name, but for a second node that runs under the same one."""
+        self.disk = disk
+        self.core: Replica | None = None
+        self.links: dict[str, Link] = {}
+        self.dialling: dict[str, None] = {}
+        self.reports: list[tuple[float, str, str]] = []
+        self.events = 0
+        self.control_messages_sent = 0
+        """WebSocket messages without a frame; all that is pending for a link in one turn is one."""
+        self.refused_writes = ""
+        self.started_at = -inf
+        self.stopped_at = -inf
+        self.stalled_until = -inf
+        """Until then the process does nothing; what arrives waits in its sockets."""
+        self.cpu_ms = 0.0
+        """How long it takes over one event."""
+        self.backlog: list[Event] = []
+        """What happened to its links while it was stalled."""
+        self.clock_offset_ms = 0.0
+        self.clock_rate = 1.0
+        """Its monotonic clock is world time × rate + offset."""
+        self.wall_offset_ms = 0.0
+        self._forget_turn()
+
+    def _forget_turn(self) -> None:
+        self._pending: list[Event] = []
+        self._outbox: dict[str, list[Message]] = {}
+        self._frames: list[Frame] = []
+        self._reset_due = False
+        self._retry_ms = FULL_RETRY_FIRST_MS
+        self._retrying = False
+        self._deadline = inf
+        self._armed_at = inf
+
+    @property
+    def journal(self) -> SimulatedJournal:
+        """Its disk's journal."""
+        return self.disk.journal
+
+    @property
+    def is_up(self) -> bool:
+        return self.core is not None
+
+    @property
+    def resumed_at(self) -> float:
+        """When it last began to work again, after a start or a stall."""
+        return max(self.started_at, self.stalled_until)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of frames that wait for a full disk."""
+        return sum(len(frame.data) for frame in self._frames)
+
+    def clock_ms(self) -> float:
+        """Return the time by this node's monotonic clock."""
+        return self.world.now * self.clock_rate + self.clock_offset_ms
+
+    def wall_ms(self) -> float:
+        """Return the time by this node's wall clock."""
+        return self.world.now + self.wall_offset_ms
+
+    def unsent_bytes(self, peer: str) -> int:
+        link = self.links.get(peer)
+        return link.direction(self).model.unsent_bytes(self.world.now) if link else 0
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    def start(self, config: NodeConfig, rng: Random) -> None:
+        """Run, on the disk it has."""
+        assert self.core is None, f"{self.id} runs already"
+        self.refused_writes = ""
+        self.started_at = self.world.now
+        self.stalled_until = -inf
+        self._forget_turn()
+        self.core = Replica(config, self.world.timers, self.disk, self, rng, self.wall_ms)
+        self.feed(Started())
+
+    def stop(self) -> None:
+        """Be gone, at once and whole; the disk stays."""
+        self.core = None
+        self.stopped_at = self.world.now
+        self.dialling.clear()
+        self.backlog.clear()
+        self._forget_turn()
+
+    def resume(self) -> None:
+        """Go on, if it stood still."""
+        if self.stalled_until > self.world.now:
+            self.stalled_until = self.world.now
+            if self.core is not None:
+                self._drain(self.core)
+                for link in self.links.values():
+                    self.world.look_at(link.direction(link.other(self)))
+                if self._deadline < inf:
+                    self._arm()
+
+    def set_clock(self, *, step_ms: float = 0.0, drift_ppm: float = 0.0) -> None:
+        """Set the wall clock by a step, and have all clocks run faster or slower from now on."""
+        self.wall_offset_ms += step_ms
+        before = self.clock_ms()
+        self.clock_rate += drift_ppm / 1e6
+        self.clock_offset_ms += before - self.clock_ms()
+        if self._deadline < inf:
+            self._arm()
+
+    # -- turns -----------------------------------------------------------------------------------------------
+
+    def feed(self, event: Event) -> None:
+        """Have the core handle this, now or when the process goes on."""
+        if self.core is None:
+            return
+        if self.world.now < self.stalled_until:
+            if not self.backlog:
+                self.world.at(self.stalled_until, self._drain, self.core)
+            self.backlog.append(event)
+            return
+        self.turn([event])
+
+    def _drain(self, core: Replica) -> None:
+        if self.core is not core or not self.backlog:
+            return
+        if self.world.now < self.stalled_until:
+            self.world.at(self.stalled_until, self._drain, core)
+            return
+        events, self.backlog = self.backlog, []
+        self.turn(events)
+
+    def turn(self, events: list[Event]) -> None:
+        """Handle these events and carry out what they lead to."""
+        core = self.core
+        if core is None:
+            return
+        if self._pending:  # within a turn of its own: an effect led to the next event
+            self._pending.extend(events)
+            return
+        world = self.world
+        world.at_work = self.id
+        clock = world.now * self.clock_rate + self.clock_offset_ms
+        self._pending = pending = events
+        handled = 0
+        while True:
+            while handled < len(pending):
+                event = pending[handled]
+                handled += 1
+                if world.trace is not None:
+                    world.trace.on_event(self, event)
+                for effect in core.handle(event, clock):
+                    if type(effect) is Send:
+                        out = self._outbox.get(effect.peer)
+                        if out is None:
+                            self._outbox[effect.peer] = [effect.message]
+                        else:
+                            out.append(effect.message)
+                    elif type(effect) is SetDeadline:
+                        self._deadline = effect.at_ms
+                        if effect.at_ms < self._armed_at:
+                            self._arm()
+                    elif type(effect) is Apply:
+                        self._frames.extend(effect.frames)
+                    else:
+                        self._carry_out(effect)
+                core.check_invariants()
+                for tell in world.heard.event:
+                    tell(self)
+            if self._outbox:
+                outbox, self._outbox = self._outbox, {}
+                for peer, messages in outbox.items():
+                    world.send(self, peer, messages)
+                if self.core is not core:
+                    return
+            if self._reset_due:
+                self._reset()
+            elif self._frames and not self._retrying:
+                self._apply()
+            if handled == len(pending):
+                break
+        self.events += handled
+        world.events += handled
+        self._pending = []
+        if self.cpu_ms:
+            self.stalled_until = world.now + handled * self.cpu_ms
+
+    def _carry_out(self, effect: Effect) -> None:
+        world = self.world
+        match effect:
+            case Connect(peer):
+                world.dial(self, peer)
+            case Disconnect(peer, _):
+                link = self.links.get(peer)
+                if link is not None:
+                    world.close(link)
+            case AwaitWritable(peer):
+                link = self.links.get(peer)
+                if link is not None:
+                    world.await_room(link.direction(self))
+            case Empty():
+                self._frames.clear()
+                self._reset_due = True
+            case OpenEpoch(epoch):
+                world.open_epoch(self, epoch)
+            case RefuseWrites(why):
+                self.refused_writes = why
+            case Report(what, detail):
+                self.reports.append((world.now, what, detail))
+            case _:
+                raise AssertionError(f"an effect out of its place: {effect}")
+        if world.trace is not None:
+            world.trace.on_effect(self, effect)
+
+    def _reset(self) -> None:
+        self._reset_due = False
+        self.disk.wipe()
+        for tell in self.world.heard.emptied:
+            tell(self)
+        self._pending.append(Applied(GENESIS))
+
+    def _apply(self) -> None:
+        frames = self._frames
+        try:
+            self.disk.apply(frames)
+        except StorageFull as error:
+            self.reports.append((self.world.now, "storage_full", str(error)))
+            self._retrying = True
+            self.world.at(self.world.now + self._retry_ms, self._try_again, self.core)
+            self._retry_ms = min(FULL_RETRY_MAX_MS, self._retry_ms * 2)
+            return
+        except (Divergence, ProtocolError) as error:
+            self._frames = []
+            self.reports.append((self.world.now, "diverged", str(error)))
+            self._pending.append(Diverged(str(error)))
+            return
+        self._frames = []
+        self._retry_ms = FULL_RETRY_FIRST_MS
+        if self.world.edges_sync:
+            self.disk.sync()
+        for tell in self.world.heard.applied:
+            tell(self, frames)
+        self._pending.append(Applied(self.disk.position))
+
+    def _try_again(self, core: Replica) -> None:
+        if self.core is not core:
+            return
+        self._retrying = False
+        if self._frames and not self._reset_due:
+            self._apply()
+            events, self._pending = self._pending, []
+            if events:
+                self.turn(events)
+
+    def overflows(self, messages: list[Message]) -> bool:
+        """Whether these bring frames while more wait for a full disk than memory may hold."""
+        return (
+            self._retrying
+            and self.pending_bytes > PENDING_BYTES_MAX
+            and any(type(message) is Frames for message in messages)
+        )
+
+    # -- time ------------------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        """Wake at the deadline; one armed for an earlier time stays, and is moved on when it fires."""
+        self._armed_at = self._deadline
+        at = (self._deadline - self.clock_offset_ms) / self.clock_rate
+        self.world.at(max(at, self.world.now), self._wake, (self.core, self._armed_at))
+
+    def _wake(self, armed: tuple[Replica, float]) -> None:
+        core, armed_at = armed
+        if self.core is not core or armed_at != self._armed_at:
+            return
+        world = self.world
+        if world.now < self.stalled_until:
+            world.at(self.stalled_until, self._wake, armed)
+            return
+        self._armed_at = inf
+        if self._deadline > armed_at:
+            if self._deadline < inf:
+                self._arm()
+            return
+        due, self._deadline = self._deadline, inf
+        behind = due - self.clock_ms()
+        if 0 < behind < ROUNDING_MS:
+            self.clock_offset_ms += behind  # the division above rounded down: time never runs backwards for it
+        self.turn([DeadlineReached()])
+
+
+ROUNDING_MS: Final = 1e-6

@@ -1,0 +1,344 @@
+"""Swarm testing: a seed draws a network, a load and a mix of faults; then everything is watched.
+
+Groce et al. 2012: a random subset of all kinds of faults for each run finds more than all of them in every run.
+For 20 virtual seconds things break; then they heal, and what was promised must come true.
+
+    safety     everything may fail, and everybody returns
+    liveness   a connected core must converge while the rest stays broken for good
+    torture    single messages are lost, repeated, late, replayed and changed as well: only safety counts meanwhile
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from random import Random
+from typing import Final
+
+from msgspec import Struct
+
+from kvnet.simulator.desk import CrashPoint
+from kvnet.simulator.faults import (
+    AnyFault,
+    Bandwidth,
+    Burst,
+    Clock,
+    Crash,
+    CrashInCommit,
+    FullDisk,
+    HangUp,
+    Loss,
+    LyingDisk,
+    Partition,
+    Pause,
+    Slow,
+    SlowDisk,
+    Spike,
+    Tamper,
+    Twin,
+)
+from kvnet.simulator.world import ROOT
+
+FAULTS_MS: Final = 20_000.0
+WARM_UP_MS: Final = 3_000.0
+POPS_MIN: Final = 12
+POPS_MAX: Final = 60
+KINDS_PER_RUN: Final = (2, 6)
+FAULTS_PER_RUN: Final = (4, 24)
+FOREVER_MS: Final = 86_400_000.0
+
+
+class Mode(StrEnum):
+    """What a swarm run is after."""
+
+    SAFETY = "safety"
+    LIVENESS = "liveness"
+    TORTURE = "torture"
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """Everything that a seed decides."""
+
+    seed: int
+    mode: Mode
+    pops: int
+    profile: str
+    loss: float
+    jitter_sigma: float
+    write_rate: float
+    keys: int
+    value_bytes_max: int
+    edge_journal_bytes: int
+    edge_durability: str
+    kinds: tuple[str, ...]
+    """The kinds of faults in the mix."""
+    broken: tuple[str, ...] = ()
+    """Liveness: the edges that stay broken."""
+    faults: tuple[AnyFault, ...] = ()
+
+
+class _Draw:
+    """The dice of one run."""
+
+    def __init__(self, rng: Random, nodes: Sequence[str], regions: Sequence[str], mode: Mode) -> None:
+        self.rng = rng
+        self.edges = [name for name in nodes if name != ROOT]
+        self.nodes = list(nodes)
+        self.regions = list(regions)
+        self.mode = mode
+
+    def time(self) -> float:
+        return round(self.rng.uniform(0, FAULTS_MS), 1)
+
+    def lasting(self, most_ms: float) -> float:
+        """A duration, short ones as likely as long ones."""
+        factor: float = (most_ms / 100) ** self.rng.random()
+        return round(min(most_ms, 100 * factor), 1)
+
+    def some(self, share: float) -> tuple[str, ...]:
+        count = max(1, round(len(self.edges) * self.rng.uniform(0, share)))
+        return tuple(self.rng.sample(self.edges, count))
+
+    def node(self) -> str:
+        return self.rng.choice(self.nodes)
+
+    def pair(self) -> tuple[str, str]:
+        a, b = self.rng.sample(self.nodes, 2)
+        return a, b
+
+
+def _crash(draw: _Draw) -> AnyFault:
+    rng = draw.rng
+    nodes = (ROOT,) if rng.random() < 0.2 else draw.some(0.3)
+    return Crash(
+        at_ms=draw.time(),
+        lasts_ms=draw.lasting(20_000),
+        nodes=nodes,
+        silent=rng.random() < 0.5,
+        power=rng.random() < 0.5,
+    )
+
+
+def _wipe(draw: _Draw) -> AnyFault:
+    nodes = (ROOT,) if draw.rng.random() < 0.1 else draw.some(0.3)
+    return Crash(at_ms=draw.time(), lasts_ms=draw.lasting(10_000), nodes=nodes, wiped=True)
+
+
+def _old_disk(draw: _Draw) -> AnyFault:
+    nodes = (ROOT,) if draw.rng.random() < 0.3 else draw.some(0.2)
+    at = draw.time()
+    before = round(draw.rng.uniform(0, at), 1)
+    return Crash(at_ms=at, lasts_ms=draw.lasting(5000), nodes=nodes, disk_from_ms=before)
+
+
+def _restart(draw: _Draw) -> AnyFault:
+    """A mass restart: many at once, back within a moment."""
+    return Crash(at_ms=draw.time(), lasts_ms=draw.lasting(2000), nodes=draw.some(1.0))
+
+
+def _commit(draw: _Draw) -> AnyFault:
+    point = draw.rng.choice(list(CrashPoint))
+    return CrashInCommit(at_ms=draw.time(), lasts_ms=draw.lasting(8000), point=point)
+
+
+def _pause(draw: _Draw) -> AnyFault:
+    nodes = (ROOT,) if draw.rng.random() < 0.2 else draw.some(0.2)
+    return Pause(at_ms=draw.time(), lasts_ms=draw.lasting(30_000), nodes=nodes)
+
+
+def _slow(draw: _Draw) -> AnyFault:
+    cpu_ms = draw.rng.choice([0.5, 2.0, 10.0])
+    return Slow(at_ms=draw.time(), lasts_ms=draw.lasting(20_000), nodes=draw.some(0.2), cpu_ms=cpu_ms)
+
+
+def _full(draw: _Draw) -> AnyFault:
+    nodes = (ROOT,) if draw.rng.random() < 0.3 else draw.some(0.2)
+    return FullDisk(at_ms=draw.time(), lasts_ms=draw.lasting(10_000), nodes=nodes)
+
+
+def _lying(draw: _Draw) -> AnyFault:
+    nodes = (ROOT,) if draw.rng.random() < 0.4 else draw.some(0.2)
+    return LyingDisk(at_ms=draw.time(), lasts_ms=draw.lasting(10_000), nodes=nodes)
+
+
+def _slow_disk(draw: _Draw) -> AnyFault:
+    most = draw.rng.choice([5.0, 50.0, 2000.0])
+    return SlowDisk(at_ms=draw.time(), lasts_ms=draw.lasting(20_000), least_ms=1.0, most_ms=most)
+
+
+def _clock(draw: _Draw) -> AnyFault:
+    rng = draw.rng
+    step = rng.choice([-1000.0, 1000.0, 0.0, -3_600_000.0, 3_600_000.0])
+    nodes = (ROOT,) if rng.random() < 0.3 else draw.some(0.3)
+    drift = rng.uniform(-200, 200)
+    return Clock(at_ms=draw.time(), lasts_ms=FAULTS_MS, nodes=nodes, step_ms=step, drift_ppm=drift)
+
+
+def _twin(draw: _Draw) -> AnyFault:
+    node = ROOT if draw.rng.random() < 0.3 else draw.rng.choice(draw.edges)
+    return Twin(at_ms=draw.time(), lasts_ms=draw.lasting(10_000), node=node)
+
+
+def _region(draw: _Draw) -> AnyFault:
+    return Partition(
+        at_ms=draw.time(),
+        lasts_ms=draw.lasting(20_000),
+        senders=(draw.rng.choice(draw.regions),),
+        one_way=draw.rng.random() < 0.3,
+    )
+
+
+def _partition(draw: _Draw) -> AnyFault:
+    """Any set of nodes cut off from the rest; the coordinator with its relays among them, or alone, at times."""
+    return Partition(
+        at_ms=draw.time(),
+        lasts_ms=draw.lasting(20_000),
+        senders=(ROOT, *draw.some(0.3)) if draw.rng.random() < 0.3 else draw.some(0.5),
+        one_way=draw.rng.random() < 0.3,
+    )
+
+
+def _flapping(draw: _Draw) -> AnyFault:
+    return Partition(
+        at_ms=draw.time(),
+        lasts_ms=draw.lasting(20_000),
+        senders=draw.some(0.2),
+        flapping_ms=draw.rng.choice([300.0, 1000.0, 4000.0, 10_000.0]),
+    )
+
+
+def _clog(draw: _Draw) -> AnyFault:
+    """A connection stands still, and what it holds arrives later, or never."""
+    a, b = draw.pair()
+    return Partition(at_ms=draw.time(), lasts_ms=draw.lasting(5000), senders=(a,), receivers=(b,), one_way=True)
+
+
+def _spike(draw: _Draw) -> AnyFault:
+    a, b = draw.pair()
+    extra = draw.rng.choice([100.0, 500.0, 3000.0])
+    return Spike(at_ms=draw.time(), lasts_ms=draw.lasting(10_000), sender=a, receiver=b, extra_ms=extra)
+
+
+def _burst(draw: _Draw) -> AnyFault:
+    a, b = draw.pair()
+    return Burst(
+        at_ms=draw.time(),
+        lasts_ms=draw.lasting(20_000),
+        sender=a,
+        receiver=b,
+        loss=draw.rng.uniform(0.2, 0.9),
+        bad_ms=draw.rng.uniform(100, 5000),
+        good_ms=draw.rng.uniform(500, 5000),
+    )
+
+
+def _loss(draw: _Draw) -> AnyFault:
+    return Loss(at_ms=draw.time(), lasts_ms=draw.lasting(20_000), loss=draw.rng.choice([0.05, 0.2, 0.4, 0.6]))
+
+
+def _bandwidth(draw: _Draw) -> AnyFault:
+    return Bandwidth(at_ms=draw.time(), lasts_ms=draw.lasting(20_000), mbps=draw.rng.choice([1.0, 10.0, 100.0]))
+
+
+def _hang_up(draw: _Draw) -> AnyFault:
+    a, b = draw.pair()
+    return HangUp(at_ms=draw.time(), a=a, b=b)
+
+
+KINDS: Final[dict[str, Callable[[_Draw], AnyFault]]] = {
+    "crash": _crash,
+    "wipe": _wipe,
+    "old disk": _old_disk,
+    "mass restart": _restart,
+    "crash in a commit": _commit,
+    "pause": _pause,
+    "slow": _slow,
+    "full disk": _full,
+    "lying disk": _lying,
+    "slow disk": _slow_disk,
+    "clock": _clock,
+    "twin": _twin,
+    "region cut off": _region,
+    "partition": _partition,
+    "flapping": _flapping,
+    "clog": _clog,
+    "spike": _spike,
+    "burst": _burst,
+    "loss": _loss,
+    "bandwidth": _bandwidth,
+    "hang up": _hang_up,
+}
+
+
+def size_of(seed: int) -> int:
+    """Return how many PoPs this seed's network has."""
+    return Random(seed).randint(POPS_MIN, POPS_MAX)
+
+
+def draw_plan(
+    seed: int, mode: Mode, pops: Sequence[str], regions: Sequence[str], *, loss: float | None = None
+) -> Plan:
+    """Return what this seed decides for a network of these PoPs; `loss` overrides its own."""
+    rng = Random(f"kvnet swarm {seed} {mode}")
+    draw = _Draw(rng, [ROOT, *pops], regions, mode)
+    kinds = tuple(rng.sample(sorted(KINDS), rng.randint(*KINDS_PER_RUN)))
+    drawn_loss = rng.choice([0.0, 0.0, 0.0, 0.01, 0.05, 0.2])
+    faults = [KINDS[rng.choice(kinds)](draw) for _ in range(rng.randint(*FAULTS_PER_RUN))]
+    if mode is Mode.TORTURE:
+        faults.extend(_torture(draw))
+    broken: tuple[str, ...] = ()
+    if mode is Mode.LIVENESS:
+        broken = draw.some(0.5)
+        faults.extend(_lasting(draw, broken))
+    return Plan(
+        seed=seed,
+        mode=mode,
+        pops=len(pops),
+        profile=rng.choice(["internet", "backbone"]),
+        loss=drawn_loss if loss is None else loss,
+        jitter_sigma=rng.choice([0.0, 0.05, 0.3]),
+        write_rate=rng.choice([2.0, 20.0, 50.0]),
+        keys=rng.choice([3, 50, 300]),
+        value_bytes_max=rng.choice([100, 5000, 65_000]),
+        edge_journal_bytes=rng.choice([2000, 50_000, 1_000_000]),
+        edge_durability=rng.choice(["none", "commit"]),
+        kinds=kinds,
+        broken=broken,
+        faults=tuple(faults),
+    )
+
+
+def _torture(draw: _Draw) -> list[AnyFault]:
+    rng = draw.rng
+    return [
+        Tamper(
+            at_ms=draw.time(),
+            lasts_ms=draw.lasting(20_000),
+            drop=rng.choice([0.0, 0.01, 0.2]),
+            duplicate=rng.choice([0.0, 0.05, 0.5]),
+            reorder=rng.choice([0.0, 0.05, 0.5]),
+            replay=rng.choice([0.0, 0.01, 0.1]),
+            corrupt=rng.choice([0.0, 0.001, 0.02]),
+            replay_after_ms=(1000.0, 180_000.0),
+        )
+        for _ in range(rng.randint(1, 3))
+    ]
+
+
+def _lasting(draw: _Draw, broken: Sequence[str]) -> list[AnyFault]:
+    """Faults of the edges that stay broken, none of which ever ends."""
+    faults: list[AnyFault] = []
+    for name in broken:
+        at = draw.time()
+        match draw.rng.randrange(4):
+            case 0:
+                faults.append(Crash(at_ms=at, lasts_ms=FOREVER_MS, nodes=(name,), silent=True))
+            case 1:
+                faults.append(Pause(at_ms=at, lasts_ms=FOREVER_MS, nodes=(name,)))
+            case 2:
+                faults.append(Partition(at_ms=at, lasts_ms=FOREVER_MS, senders=(name,), flapping_ms=2000.0))
+            case _:
+                faults.append(
+                    Partition(at_ms=at, lasts_ms=FOREVER_MS, senders=(name,), one_way=draw.rng.random() < 0.5)
+                )
+    return faults

@@ -1,0 +1,82 @@
+"""Torture beyond TCP: single messages are lost, repeated, late, said again much later, or changed.
+
+No connection does that while it lives. The protocol promises nothing about time under it, but safety it does: what
+is changed on the way is found out by the checksum of its message and costs the connection, as in the transport.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Final, Protocol
+
+from kvnet.core.messages import Message, decode, encode
+from kvnet.errors import ProtocolError
+from kvnet.simulator.network import Direction
+
+if TYPE_CHECKING:
+    from kvnet.simulator.world import World
+
+REORDER_MS_MAX: Final = 1000.0
+
+
+class Shares(Protocol):
+    """How often which of these happens to a message."""
+
+    @property
+    def drop(self) -> float: ...
+    @property
+    def duplicate(self) -> float: ...
+    @property
+    def reorder(self) -> float: ...
+    @property
+    def replay(self) -> float: ...
+    @property
+    def corrupt(self) -> float: ...
+    @property
+    def replay_after_ms(self) -> tuple[float, float]: ...
+
+
+class Tamperer:
+    """Has its way with every message that is handed to a link."""
+
+    def __init__(self, world: World, shares: Shares, rng: Random) -> None:
+        self.world = world
+        self.shares = shares
+        self.rng = rng
+        self.counts = {"dropped": 0, "duplicated": 0, "reordered": 0, "replayed": 0, "corrupted": 0}
+
+    def tamper(self, direction: Direction, messages: list[Message]) -> list[Message]:
+        """Return what the connection carries instead of these messages."""
+        carried: list[Message] = []
+        shares, rng, world = self.shares, self.rng, self.world
+        for message in messages:
+            if rng.random() < shares.replay:
+                self.counts["replayed"] += 1
+                world.at(
+                    world.now + rng.uniform(*shares.replay_after_ms), world.deliver_stray, (direction, message)
+                )
+            if rng.random() < shares.drop:
+                self.counts["dropped"] += 1
+                continue
+            if rng.random() < shares.reorder:
+                self.counts["reordered"] += 1
+                world.at(world.now + rng.uniform(0, REORDER_MS_MAX), world.deliver_stray, (direction, message))
+                continue
+            carried.append(message)
+            if rng.random() < shares.duplicate:
+                self.counts["duplicated"] += 1
+                carried.append(message)
+        if carried and rng.random() < shares.corrupt:
+            return self._corrupted(direction, carried)
+        return carried
+
+    def _corrupted(self, direction: Direction, messages: list[Message]) -> list[Message]:
+        """Change a byte, and do what the transport does with the result: it ends the connection over it."""
+        self.counts["corrupted"] += 1
+        data = bytearray(encode(messages))
+        data[self.rng.randrange(len(data))] ^= 1 << self.rng.randrange(8)
+        try:
+            return decode(bytes(data))
+        except ProtocolError:
+            self.world.at(self.world.now, self.world.close, direction.link)
+            return []

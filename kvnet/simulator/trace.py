@@ -1,0 +1,139 @@
+"""What happens in a world, as lines that read like a conversation.
+
+       ms       node         what
+    1234.567    nrt          -> hkg Frames 1-20..1-22
+    1234.567    nrt          applied 1-22
+
+Same seed, same lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from kvnet.core.events import (
+    Applied,
+    AwaitWritable,
+    Connect,
+    DeadlineReached,
+    DialFailed,
+    Disconnect,
+    Diverged,
+    Effect,
+    Empty,
+    Event,
+    FramesCut,
+    LinkWritable,
+    MessageReceived,
+    OpenEpoch,
+    PeerLost,
+    PeerUp,
+    RefuseWrites,
+    Report,
+    Started,
+)
+from kvnet.core.frames import read_span
+from kvnet.core.messages import Advert, Ask, Beacon, Frames, Message, Move, Refused, Subscribe, Unsubscribe
+from kvnet.errors import ProtocolError
+from kvnet.simulator.node import SimulatedNode
+
+
+class Trace:
+    """Writes one line for everything that a node is told, orders or says."""
+
+    def __init__(self, write: Callable[[str], None], *, only: Collection[str] = ()) -> None:
+        """`write` is given each line, without its end; `only` names the nodes to write of, all by default."""
+        self._write = write
+        self._only = frozenset(only)
+
+    def on_event(self, node: SimulatedNode, event: Event) -> None:
+        if type(event) is MessageReceived:
+            self._say(node, f"<- {event.peer} {told(event.message)}")
+        elif type(event) is not DeadlineReached:
+            self._say(node, _happened(event))
+
+    def on_effect(self, node: SimulatedNode, effect: Effect) -> None:
+        self._say(node, _ordered(effect))
+
+    def on_send(self, node: SimulatedNode, peer: str, message: Message) -> None:
+        self._say(node, f"-> {peer} {told(message)}")
+
+    def on_fault(self, now_ms: float, text: str) -> None:
+        """Write what is done to the world itself."""
+        self._write(f"{now_ms:12.3f}  {'':12} ** {text}")
+
+    def _say(self, node: SimulatedNode, text: str) -> None:
+        if not self._only or node.id in self._only:
+            self._write(f"{node.world.now:12.3f}  {node.id:12} {text}")
+
+
+def _happened(event: Event) -> str:
+    match event:
+        case Applied(position):
+            return f"applied {position}"
+        case FramesCut(frames):
+            return f"made durable {frames[-1].position}"
+        case PeerUp(peer):
+            return f"linked with {peer}"
+        case PeerLost(peer):
+            return f"lost {peer}"
+        case DialFailed(peer):
+            return f"could not reach {peer}"
+        case LinkWritable(peer):
+            return f"has room for {peer} again"
+        case Diverged(why):
+            return f"diverged: {why}"
+        case Started():
+            return "started"
+        case _:
+            return str(event)
+
+
+def _ordered(effect: Effect) -> str:
+    match effect:
+        case Connect(peer):
+            return f"dials {peer}"
+        case Disconnect(peer, why):
+            return f"hangs up on {peer}: {why}"
+        case AwaitWritable(peer):
+            return f"waits for room for {peer}"
+        case Empty():
+            return "throws its replica away"
+        case OpenEpoch(epoch):
+            return f"opens epoch {epoch}"
+        case RefuseWrites(why):
+            return f"refuses to write: {why}"
+        case Report(what, detail):
+            return f"reports {what}: {detail}"
+        case _:
+            return str(effect)
+
+
+def told(message: Message) -> str:
+    """Return a message in a few words."""
+    match message:
+        case Frames(frames):
+            return f"Frames {_span(frames)}"
+        case Beacon(beacon, head_seq):
+            path = ">".join(message.path)
+            return f"Beacon {beacon.epoch}:{beacon.number} head {head_seq} {message.latency_ms:.1f} ms {path}"
+        case Advert(position, beacon, latency_ms):
+            extra = " full" * message.full + " answer!" * message.wants_echo
+            return f"Advert {position} {beacon.epoch}:{beacon.number} {latency_ms:.1f} ms{extra}"
+        case Ask(epoch, seq, beacon, ladder):
+            return f"Ask after {epoch}-{seq} {beacon.epoch}:{beacon.number}{' from afar' * ladder}"
+        case Subscribe(position, late):
+            return f"Subscribe {position}{' late' * late}"
+        case Unsubscribe():
+            return "Unsubscribe"
+        case Refused(reason, position):
+            return f"Refused {reason.name} at {position}"
+        case Move():
+            return "Move"
+
+
+def _span(frames: tuple[bytes, ...]) -> str:
+    try:
+        return f"{read_span(frames[0])[0]}..{read_span(frames[-1])[1]}"
+    except (ProtocolError, IndexError):
+        return f"({len(frames)} unreadable)"
