@@ -51,6 +51,7 @@ class Commands(LazyGroup):
         "list": Entry("kvnet.cli.values:list_keys", DATA, "Print the keys of a namespace."),
         "namespace": Entry("kvnet.cli.namespaces:app", DATA, "Create, list, rename and delete namespaces."),
         "env": Entry("kvnet.cli.env:env", DATA, "Print `export` lines for wrangler, the SDKs and Terraform."),
+        "sim": Entry("kvnet.cli.sim:sim", TOOLS, "Simulate a network in virtual time: measure it, or break it."),
         "topology": Entry("kvnet.cli.topology:app", TOOLS, "Check, show and make topology files."),
         "doctor": Entry("kvnet.cli.doctor:doctor", TOOLS, "Look whether this host can run the network."),
     }

@@ -10,7 +10,14 @@ PIPE_WIDTH = 200
 """Columns where nobody looks; a program that cuts by columns wants whole words."""
 
 
-def print_report(*parts: RenderableType) -> None:
+def print_report(*parts: RenderableType, to_stderr: bool = False) -> None:
     """Print tables and lines below each other."""
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    Console(width=width).print(*parts, sep="\n", highlight=False)
+    stream = sys.stderr if to_stderr else sys.stdout
+    if stream.isatty():
+        Console(stderr=to_stderr).print(*parts, sep="\n", highlight=False)
+        return
+    console = Console(width=PIPE_WIDTH, stderr=to_stderr)
+    with console.capture() as captured:
+        console.print(*parts, sep="\n", highlight=False)
+    for line in captured.get().splitlines():
+        print(line.rstrip(), file=stream)

@@ -43,7 +43,7 @@ from kvnet.core.root import Phase, Root
 from kvnet.core.state import Neighbour, NodeConfig, NodeState
 from kvnet.core.stream import Stream
 from kvnet.core.tree import PARENTS_MAX, Tree
-from kvnet.core.versions import GENESIS
+from kvnet.core.versions import GENESIS, Position
 from kvnet.timers import Timers
 
 SEND_AWAY_AGAIN_MS: Final = 1000.0
@@ -81,16 +81,34 @@ class Replica:
         """Return what must be done now that this happened, in order."""
         state = self.state
         state.now = now_ms
-        state.out = []
+        out: list[Effect] = []
+        state.out = out
+        if (
+            type(event) is MessageReceived
+        ):  # nearly all that happens is this or the next, and a match takes its time
+            self._on_message(event.peer, event.message)
+        elif type(event) is Applied:
+            self._on_applied(event.position)
+        else:
+            self._on_other(event)
+        deadline = state.next_deadline()
+        if deadline != self._deadline:
+            self._deadline = deadline
+            if deadline < inf:
+                out.append(SetDeadline(deadline))
+        return out
+
+    def _on_applied(self, position: Position) -> None:
+        state = self.state
+        if position.seq <= state.tip.seq:
+            state.applied = position
+        self._answer_asks()
+        if state.is_root:
+            self.root.on_progress()
+
+    def _on_other(self, event: Event) -> None:
+        state = self.state
         match event:
-            case MessageReceived(peer, message):
-                self._on_message(peer, message)
-            case Applied(position):
-                if position.seq <= state.tip.seq:
-                    state.applied = position
-                self._answer_asks()
-                if state.is_root:
-                    self.root.on_progress()
             case DeadlineReached():
                 self._on_deadline()
             case LinkWritable(peer):
@@ -111,15 +129,10 @@ class Replica:
                 self._start()
             case Diverged(why):
                 self._on_diverged(why)
+            case MessageReceived() | Applied():
+                raise AssertionError("handled before")
             case _:
                 assert_never(event)
-        out = state.out
-        deadline = state.next_deadline()
-        if deadline != self._deadline:
-            self._deadline = deadline
-            if deadline < inf:
-                out.append(SetDeadline(deadline))
-        return out
 
     def _start(self) -> None:
         self.overlay.start()
@@ -293,13 +306,15 @@ class Replica:
     def check_invariants(self) -> None:
         """Assert what must hold between any two events; cheap enough for every simulated step."""
         state = self.state
-        assert state.applied.seq <= state.tip.seq, "applied what was never taken"
-        assert state.parents.keys().isdisjoint(state.children), "a parent that is a child"
-        assert len(state.parents) <= PARENTS_MAX, "too many parents"
-        assert state.config.name not in state.neighbours, "a link to myself"
+        name, parents, children = state.config.name, state.parents, state.children
         links = state.neighbours.keys()
-        assert state.parents.keys() <= links, "somebody serves us without a link"
-        assert state.children.keys() <= links, "somebody is served without a link"
-        assert state.config.name not in state.path, "a path through myself"
+        assert state.applied.seq <= state.tip.seq, "applied what was never taken"
+        assert len(parents) <= PARENTS_MAX, "too many parents"
+        for parent in parents:
+            assert parent in links, "somebody serves us without a link"
+            assert parent not in children, "a parent that is a child"
+        assert children.keys() <= links, "somebody is served without a link"
+        assert name not in links, "a link to myself"
+        assert name not in state.path, "a path through myself"
         if state.is_root:
-            assert len(state.children) <= state.timers.coordinator_children_max, "too many copies"
+            assert len(children) <= state.timers.coordinator_children_max, "too many copies"

@@ -20,6 +20,8 @@ from kvnet.core.tree import Tree
 from kvnet.core.versions import Position
 
 LISTEN_MS: Final = 500.0
+LISTEN_MS_MAX: Final = 2000.0
+"""Who has written before waits so long for a member to tell where it stands; a handshake alone can take 0.7 s."""
 CATCH_UP_PATIENCE_MS: Final = 5000.0
 BUSY_MS: Final = 1000.0
 MANY_FRAMES: Final = 30
@@ -51,9 +53,18 @@ class Root:
         self._cuts: deque[float] = deque(maxlen=MANY_FRAMES)
         """When the last frames were cut."""
         self._handed_out_at = NEVER
+        self._started_at = NEVER
 
     def start(self) -> None:
+        self._started_at = self.state.now
         self.state.set_timer("root", self.state.now + LISTEN_MS)
+
+    def _hears_nobody(self) -> bool:
+        """Whether nobody has told where it stands yet, and there may be somebody who does."""
+        state = self.state
+        waited_ms = state.now - self._started_at
+        told = any(neighbour.advert is not None for neighbour in state.neighbours.values())
+        return not told and not state.config.fresh and waited_ms < LISTEN_MS_MAX
 
     def on_advert(self, neighbour: Neighbour) -> None:
         """Note who is ahead of us while we may still catch up."""
@@ -79,7 +90,10 @@ class Root:
 
     def on_timer(self) -> None:
         if self.phase is Phase.LISTENING:
-            self._decide()
+            if self._hears_nobody():
+                self.state.set_timer("root", self._started_at + LISTEN_MS_MAX)
+            else:
+                self._decide()
         elif self.phase is Phase.CATCHING_UP:
             for name in list(self.state.parents):  # silent for too long, and still ahead
                 self.tree.leave(name)

@@ -158,9 +158,10 @@ class Stream:
         self.state.send(parent, Unsubscribe())
 
     def _remember(self, frames: list[Frame]) -> None:
-        self._recent.extend(frames)
-        self._recent_first.extend(frame.first_seq for frame in frames)
-        self._recent_bytes += sum(len(frame.data) for frame in frames)
+        for frame in frames:
+            self._recent.append(frame)
+            self._recent_first.append(frame.first_seq)
+            self._recent_bytes += len(frame.data)
         if self._recent_bytes > RECENT_BYTES_MAX:
             # Drop half at once: the cost is spread over many frames. What isn't committed yet always stays.
             keep, kept = len(self._recent), 0

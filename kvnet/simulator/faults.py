@@ -637,8 +637,10 @@ class Faults:
         self.disturbances.begin()
 
         def end() -> None:
-            del self._tampering[number]
+            holed = self._tampering.pop(number).holed
             self.world.tampering = next(reversed(self._tampering.values()), None)
+            for link in holed:
+                self.world.close(link)
             self.disturbances.end()
 
         return end

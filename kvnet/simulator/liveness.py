@@ -51,6 +51,8 @@ class Deliveries(Checker):
         self._disturbances = disturbances
         self._bound_ms = world.timers.bound_ms if bound_ms is None else bound_ms
         self.ledger = Ledger()
+        self._missing: list[tuple[Frame, float, list[str]]] = []
+        """What is overdue and explained: the frame, when it was durable, and who lacks it."""
 
     def on_durable(self, node: SimulatedNode, frames: Sequence[Frame]) -> None:
         del node  # whoever wrote it, every edge must have it
@@ -73,7 +75,9 @@ class Deliveries(Checker):
         for name in lacking:
             self._demand(name, frame, durable_at, connected)
             self.ledger.excused[self._why(name, connected)] += 1
-        self._judge_again((frame, durable_at, lacking))
+        if not self._missing:
+            self.world.at(self.world.now + LOOK_AGAIN_MS, self._look_again, None)
+        self._missing.append((frame, durable_at, lacking))
 
     def _demand(self, name: str, frame: Frame, durable_at: float, connected: dict[str, float]) -> None:
         """Fail if the node was connected for long enough, or could have been."""
@@ -94,19 +98,19 @@ class Deliveries(Checker):
             return "connected for less than the bound"
         return self._disturbances.why_cut_off(name, within_ms=self._bound_ms + LINKING_MS_MAX)
 
-    def _judge_again(self, delivery: tuple[Frame, float, list[str]]) -> None:
-        self.world.at(self.world.now + LOOK_AGAIN_MS, self._look_again, delivery)
-
-    def _look_again(self, delivery: tuple[Frame, float, list[str]]) -> None:
-        frame, durable_at, names = delivery
-        if not self._is_current(frame):
-            return
+    def _look_again(self, _: object) -> None:
+        """Demand what was missing before from whoever has been connected for long enough by now."""
         connected = self._disturbances.connected_since()
-        lacking = [name for name in names if not self._has(name, frame)]
-        for name in lacking:
-            self._demand(name, frame, durable_at, connected)
-        if lacking:
-            self._judge_again((frame, durable_at, lacking))
+        missing, self._missing = self._missing, []
+        for frame, durable_at, names in missing:
+            lacking = [name for name in names if not self._has(name, frame)]
+            if not lacking or not self._is_current(frame):
+                continue
+            for name in lacking:
+                self._demand(name, frame, durable_at, connected)
+            self._missing.append((frame, durable_at, lacking))
+        if self._missing:
+            self.world.at(self.world.now + LOOK_AGAIN_MS, self._look_again, None)
 
     def _has(self, name: str, frame: Frame) -> bool:
         disk = self.world.nodes[name].disk

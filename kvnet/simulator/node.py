@@ -35,7 +35,7 @@ from kvnet.core.state import NodeConfig
 from kvnet.core.versions import GENESIS
 from kvnet.errors import Divergence, ProtocolError, StorageFull
 from kvnet.simulator.disk import SimulatedDisk, SimulatedJournal
-from kvnet.simulator.network import Link
+from kvnet.simulator.network import Link, size_of
 
 if TYPE_CHECKING:
     from kvnet.simulator.world import World
@@ -146,7 +146,10 @@ class SimulatedNode:
 
     def unsent_bytes(self, peer: str) -> int:
         link = self.links.get(peer)
-        return link.direction(self).model.unsent_bytes(self.world.now) if link else 0
+        if link is None:
+            return 0
+        waiting = size_of(self._outbox[peer]) if peer in self._outbox else 0
+        return waiting + link.direction(self).model.unsent_bytes(self.world.now)
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -180,7 +183,7 @@ class SimulatedNode:
                     self._arm()
 
     def set_clock(self, *, step_ms: float = 0.0, drift_ppm: float = 0.0) -> None:
-        """Set the wall clock by a step, and have all clocks run faster or slower from now on."""
+        """Set the wall clock by a step, and have the monotonic one run faster or slower from now on."""
         self.wall_offset_ms += step_ms
         before = self.clock_ms()
         self.clock_rate += drift_ppm / 1e6
@@ -324,6 +327,9 @@ class SimulatedNode:
 
     def _try_again(self, core: Replica) -> None:
         if self.core is not core:
+            return
+        if self.world.now < self.stalled_until:
+            self.world.at(self.stalled_until, self._try_again, core)
             return
         self._retrying = False
         if self._frames and not self._reset_due:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from kvnet.core.messages import Message, decode, encode
 from kvnet.errors import ProtocolError
-from kvnet.simulator.network import Direction
+from kvnet.simulator.network import Direction, Link
 
 if TYPE_CHECKING:
     from kvnet.simulator.world import World
@@ -43,6 +43,8 @@ class Tamperer:
         self.world = world
         self.shares = shares
         self.rng = rng
+        self.holed: dict[Link, None] = {}
+        """Connections that lack a message: none does that and lives, so they end with the tampering."""
         self.counts = {"dropped": 0, "duplicated": 0, "reordered": 0, "replayed": 0, "corrupted": 0}
 
     def tamper(self, direction: Direction, messages: list[Message]) -> list[Message]:
@@ -57,9 +59,11 @@ class Tamperer:
                 )
             if rng.random() < shares.drop:
                 self.counts["dropped"] += 1
+                self.holed[direction.link] = None
                 continue
             if rng.random() < shares.reorder:
                 self.counts["reordered"] += 1
+                self.holed[direction.link] = None
                 world.at(world.now + rng.uniform(0, REORDER_MS_MAX), world.deliver_stray, (direction, message))
                 continue
             carried.append(message)

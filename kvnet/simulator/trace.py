@@ -10,6 +10,7 @@ Same seed, same lines.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Final
 
 from kvnet.core.events import (
     Applied,
@@ -36,6 +37,9 @@ from kvnet.core.frames import read_span
 from kvnet.core.messages import Advert, Ask, Beacon, Frames, Message, Move, Refused, Subscribe, Unsubscribe
 from kvnet.errors import ProtocolError
 from kvnet.simulator.node import SimulatedNode
+
+NO_WAY_MS: Final = 1e9
+"""What a node tells that has none from the root."""
 
 
 class Trace:
@@ -119,7 +123,8 @@ def told(message: Message) -> str:
             return f"Beacon {beacon.epoch}:{beacon.number} head {head_seq} {message.latency_ms:.1f} ms {path}"
         case Advert(position, beacon, latency_ms):
             extra = " full" * message.full + " answer!" * message.wants_echo
-            return f"Advert {position} {beacon.epoch}:{beacon.number} {latency_ms:.1f} ms{extra}"
+            way = f"{latency_ms:.1f} ms" if latency_ms < NO_WAY_MS else "no way"
+            return f"Advert {position} {beacon.epoch}:{beacon.number} {way}{extra}"
         case Ask(epoch, seq, beacon, ladder):
             return f"Ask after {epoch}-{seq} {beacon.epoch}:{beacon.number}{' from afar' * ladder}"
         case Subscribe(position, late):

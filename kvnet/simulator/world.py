@@ -256,7 +256,9 @@ class World:
         """Put another disk into a stopped node: an old one, a copy of somebody's."""
         node = self.nodes[id_]
         assert node.core is None, f"{id_} runs"
+        is_full, is_lying = node.disk.is_full, node.disk.is_lying
         node.disk = disk.copied()
+        node.disk.is_full, node.disk.is_lying = is_full, is_lying  # what is wrong with the machine stays
         for tell in self.heard.emptied:
             tell(node)
 
@@ -350,6 +352,9 @@ class World:
         if other.core is None or other is node:
             self._dial_failed(dial)
             return
+        if self.wan.is_cut(node.name, peer) or self.wan.is_cut(peer, node.name):
+            self.at(self.now + DIAL_TIMEOUT_MS, self._dial_failed, dial)  # the way was cut meanwhile
+            return
         node.dialling.pop(peer, None)
         if peer in node.links:
             return
@@ -411,8 +416,7 @@ class World:
         direction.send(self.now, messages)
         due = direction.next_due()
         if due < direction.wake_at:
-            direction.wake_at = due
-            self.at(max(self.now, due), self._deliver, (direction, due))
+            self._wake(direction, due)
 
     def await_room(self, direction: Direction) -> None:
         """Tell the sender as soon as the link takes more."""
@@ -423,13 +427,13 @@ class World:
         at_ms = max(at_ms, self.now)
         if at_ms < direction.wake_at:
             direction.wake_at = at_ms
-            self.at(at_ms, self._deliver, (direction, at_ms))
+            self._order += 1
+            heappush(self._heap, (at_ms, self._order, self._deliver, direction))
 
-    def _deliver(self, woken: tuple[Direction, float]) -> None:
-        direction, woken_at = woken
+    def _deliver(self, direction: Direction) -> None:
         link = direction.link
-        if not link.alive or direction.wake_at != woken_at:
-            return
+        if direction.wake_at != self.now or not link.alive:
+            return  # it was wanted sooner, and has been there
         direction.wake_at = inf
         if self.now >= direction.model.dead_at_ms:
             self.close(link)
@@ -455,8 +459,7 @@ class World:
             self._tell_of_room(direction)
         due = direction.next_due()
         if due < direction.wake_at:
-            direction.wake_at = due
-            self.at(max(self.now, due), self._deliver, (direction, due))
+            self._wake(direction, due)
 
     def _tell_of_room(self, direction: Direction) -> None:
         if direction.model.unsent_bytes(self.now) < UNSENT_BYTES_MAX:

@@ -101,6 +101,14 @@ def test_debug_shows_where_an_error_came_from():
     assert "Traceback" in run("ps", "--data", "/nowhere", KVNET_DEBUG="1").stderr
 
 
+def test_a_topology_larger_than_its_source_can_be_generated_and_checked(tmp_path):
+    file = tmp_path / "large.yaml"
+    file.write_text(run("topology", "gen", "--pops", "200").stdout)
+    ended = run("topology", "check", str(file))
+    assert ended.returncode == 0
+    assert "world-2018-200: 200 PoPs" in ended.stderr
+
+
 def test_generated_topology_can_be_checked(tmp_path):
     file = tmp_path / "small.yaml"
     file.write_text(run("topology", "gen", "--pops", "4").stdout)

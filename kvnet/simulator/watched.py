@@ -1,0 +1,253 @@
+"""A world and everybody who watches it: what holds, what doesn't, and what came of it."""
+
+from __future__ import annotations
+
+import gc
+from abc import ABC, abstractmethod
+from random import Random
+from typing import Final
+
+from msgspec import Struct
+
+from kvnet.simulator.checking import Checker, CheckFailed
+from kvnet.simulator.clients import Clients, NothingAcknowledgedIsLost
+from kvnet.simulator.disturbances import Disturbances
+from kvnet.simulator.faults import Faults
+from kvnet.simulator.liveness import Deliveries, NoStorm, ParentLoops
+from kvnet.simulator.node import SimulatedNode
+from kvnet.simulator.safety import (
+    DurableBeforeSent,
+    EpochsDiffer,
+    EverythingIsBounded,
+    FoldOfAPrefix,
+    NeverBack,
+    NoResurrection,
+    OneHistory,
+    StalenessIsABound,
+)
+from kvnet.simulator.swarm import Mode, Plan
+from kvnet.simulator.world import ROOT, World
+
+LOOK_EVERY_EVENTS: Final = 1000
+LOOK_EVERY_MS: Final = 1000.0
+OPERATOR_EVERY_MS: Final = 1000.0
+REFUSED_LONG_MS: Final = 3000.0
+OPERATOR_PATIENCE_MS: Final = 30_000.0
+"""How long a coordinator may take to write again after the heal, with a person's help."""
+STORM_PER_S_MAX: Final = 150.0
+"""Control messages a node and second, as the mean over the nodes, that no mix of faults may cause."""
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What came of a run."""
+
+    seed: int
+    mode: Mode
+    pops: int
+    kinds: tuple[str, ...]
+    faults: dict[str, int]
+    """How many of each kind took effect."""
+    events: int
+    virtual_ms: float
+    acknowledged: int
+    converged_ms: float | None = None
+    """From the heal, or from when the coordinator wrote again, until all that count were equal."""
+    excuses: tuple[str, ...] = ()
+    ledger: dict[str, int] = {}
+    """Deliveries in time, and those that weren't by what explains them."""
+    loop_ms: float = 0.0
+    """The longest that a loop of parents lasted."""
+    storm_per_s: float = 0.0
+    """The most control messages a node in any second, as the mean over the nodes."""
+    failed: str = ""
+    """The property that doesn't hold, and how it shows; "" if all hold."""
+    node: str = ""
+    seq: int = 0
+    at_ms: float = 0.0
+
+
+class Looker(Checker):
+    """Has everybody look at the whole world, each 1,000 events and each second."""
+
+    name = "looks"
+
+    left = LOOK_EVERY_EVENTS
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        world.at(world.now + LOOK_EVERY_MS, self._look, None)
+
+    def on_event(self, node: SimulatedNode) -> None:
+        del node
+        self.left -= 1
+        if self.left <= 0:
+            self.left = LOOK_EVERY_EVENTS
+            self.world.look()
+
+    def _look(self, _: object) -> None:
+        self.world.look()
+        self.world.at(self.world.now + LOOK_EVERY_MS, self._look, None)
+
+
+class Converged(Checker):
+    """After the heal all that count are equal within the bound."""
+
+    name = "converges"
+
+
+class Operator:
+    """A person who looks after the coordinator: reads why it refuses to write, and does what that says."""
+
+    def __init__(self, world: World, disturbances: Disturbances) -> None:
+        self.world = world
+        self.disturbances = disturbances
+        self.refused_since: float | None = None
+        world.at(world.now, self._look, None)
+
+    def _look(self, _: object) -> None:
+        world, root = self.world, self.world.root
+        if root.core is None or world.is_open or not root.refused_writes:
+            self.refused_since = None
+        elif self.refused_since is None:
+            self.refused_since = world.now
+        if self.refused_since is not None:
+            long = world.now - self.refused_since >= REFUSED_LONG_MS
+            if "--recover" in root.refused_writes and "--accept-loss" not in root.refused_writes:
+                self._restart(accept_loss=False)
+            elif long:
+                self.disturbances.excuses.append("told to accept the loss")
+                self._restart(accept_loss=True)
+        world.at(world.now + OPERATOR_EVERY_MS, self._look, None)
+
+    def _restart(self, *, accept_loss: bool) -> None:
+        self.world.crash(ROOT)
+        self.world.start(ROOT, accept_loss=accept_loss, recover=True)
+
+
+class Watched(ABC):
+    """A world under a plan, from its start to its verdict."""
+
+    def __init__(self, world: World, plan: Plan) -> None:
+        """Have everybody watch from now on."""
+        self.world = world
+        self.plan = plan
+        self.disturbances = Disturbances(world)
+        OneHistory(world)
+        DurableBeforeSent(world)
+        NeverBack(world)
+        EpochsDiffer(world, self.disturbances)
+        FoldOfAPrefix(world)
+        NoResurrection(world)
+        EverythingIsBounded(world)
+        StalenessIsABound(world, self.disturbances)
+        Looker(world)
+        self.converged = Converged(world)
+        self.deliveries = Deliveries(world, self.disturbances)
+        self.faults: Faults | None = None
+        self.clients: Clients | None = None
+        self.loops: ParentLoops | None = None
+        self.storm: NoStorm | None = None
+        self._converged_ms: float | None = None
+
+    def run(self) -> Outcome:
+        """Run to the end or to the first property that doesn't hold."""
+        try:
+            self._run()
+        except CheckFailed as failure:
+            return self._outcome(failed=str(failure), node=failure.node, seq=failure.seq)
+        except AssertionError as broken:
+            return self._outcome(failed=f"invariant: {broken}", node=self.world.at_work)
+        finally:
+            gc.unfreeze()
+        return self._outcome()
+
+    @abstractmethod
+    def _run(self) -> None:
+        """Form, write, break, heal and compare."""
+
+    # -- the steps of a run ----------------------------------------------------------------------------------
+
+    def watch_the_tree(self) -> None:
+        """Look out for loops of parents and storms from now on."""
+        self.loops = ParentLoops(self.world, self.disturbances)
+        self.storm = NoStorm(self.world, messages_per_s_max=STORM_PER_S_MAX)
+
+    def write_and_break(self, rng: Random, until_ms: float) -> NothingAcknowledgedIsLost:
+        """Have clients write until then, and begin with the faults; return who checks what clients were told."""
+        plan = self.plan
+        self.clients = Clients(
+            self.world,
+            rng,
+            rate=plan.write_rate,
+            keys=plan.keys,
+            value_bytes_max=plan.value_bytes_max,
+            until_ms=until_ms,
+        )
+        lost = NothingAcknowledgedIsLost(self.world, self.disturbances, self.clients)
+        self.faults = Faults(self.world, self.disturbances, plan.faults, rng=rng)
+        return lost
+
+    def heal(self, *keep: str) -> None:
+        """End all faults but those of single nodes in `keep`, and do what an operator would."""
+        world = self.world
+        if self.faults is not None:
+            self.faults.heal(keep=keep)
+        if "two coordinators" in self.disturbances.excuses and world.root.core is not None:
+            world.crash(ROOT)  # whoever finds that out restarts the one that stays: its new epoch overrules
+            world.start(ROOT)
+        Operator(world, self.disturbances)
+
+    def converge(self, lost: NothingAcknowledgedIsLost) -> None:
+        """Wait until the coordinator writes and all that count are equal; then nothing may be lost."""
+        world = self.world
+        if not world.run_while(lambda: not world.is_open, OPERATOR_PATIENCE_MS):
+            why = world.root.refused_writes or "no reason"
+            self.converged.fail(f"the coordinator doesn't write: {why}", node=ROOT)
+        began = world.now
+        bound_ms = world.timers.bound_ms
+        if not world.run_while(lambda: bool(self.behind()), bound_ms):
+            behind = self.behind()
+            self.converged.fail(
+                f"{len(behind)} of {len(world.nodes) - 1} edges are not where the coordinator is "
+                f"{bound_ms:.0f} ms after it could write again: {', '.join(behind[:5])}",
+                node=behind[0],
+                seq=world.root.disk.position.seq,
+            )
+        self._converged_ms = world.now - began
+        lost.finish([node for node in world.live() if node.id not in self.plan.broken])
+
+    def behind(self) -> list[str]:
+        """Return the edges that count and don't stand where the coordinator stands."""
+        head = self.world.root.disk.position
+        broken = self.plan.broken
+        return [
+            node.id
+            for node in self.world.nodes.values()
+            if node.id not in broken and (node.core is None or node.disk.position != head)
+        ]
+
+    def _outcome(self, *, failed: str = "", node: str = "", seq: int = 0) -> Outcome:
+        plan, ledger = self.plan, self.deliveries.ledger
+        return Outcome(
+            seed=plan.seed,
+            mode=plan.mode,
+            pops=plan.pops,
+            kinds=plan.kinds,
+            faults=dict(sorted(self.faults.begun.items())) if self.faults else {},
+            events=self.world.events,
+            virtual_ms=round(self.world.now, 3),
+            acknowledged=self.clients.told["acknowledged"] if self.clients else 0,
+            converged_ms=self._converged_ms,
+            excuses=tuple(dict.fromkeys(self.disturbances.excuses)),
+            ledger={
+                "in time": ledger.in_time,
+                **dict(sorted(ledger.excused.items())),
+                "abandoned": ledger.abandoned,
+            },
+            loop_ms=self.loops.longest_ms if self.loops else 0.0,
+            storm_per_s=round(self.storm.most_per_s, 1) if self.storm else 0.0,
+            failed=failed,
+            node=node,
+            seq=seq,
+            at_ms=round(self.world.now, 3),
+        )
