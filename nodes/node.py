@@ -21,6 +21,7 @@ from kvnet.api.auth import identify, require
 from kvnet.api.backend import WriteResult
 from kvnet.api.server import HttpServer
 from kvnet.api.service import HttpService
+from kvnet.core import freshness
 from kvnet.core.catalog import Scope
 from kvnet.core.frames import Frame
 from kvnet.core.operations import Operation
@@ -29,7 +30,6 @@ from kvnet.core.state import NEVER
 from kvnet.core.versions import Position, Version
 from kvnet.errors import ConfigError, RequestError
 from kvnet.limits import Limits
-from kvnet.core import freshness
 from kvnet.runtime.driver import Driver
 from kvnet.runtime.server import NodeServer, PeerRoutes
 from kvnet.storage.store import Durability, Store
@@ -207,7 +207,7 @@ class Node(ABC):
         if state.beacon_at > NEVER and self.store.position.seq >= state.head_seq:
             # Frames that wait for a full disk are received, but nobody can read them yet.
             self._beacon = freshness.BeaconSeen(
-                state.beacon_at, state.beacon_time_ms, state.beacon_held_ms, state.latency_ms
+                state.beacon_at, state.beacon_time_ms, state.beacon_held_ms, state.beacon_latency_ms
             )
         return freshness.staleness_ms(
             now_ms=monotonic_ms(),

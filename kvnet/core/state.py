@@ -127,6 +127,8 @@ class NodeState:
         self.beacon_at = NEVER
         self.beacon_time_ms = 0.0
         self.beacon_held_ms = 0.0
+        self.beacon_latency_ms = 0.0
+        """Of the path it came by; `latency_ms` may become less with a nearer parent that tells of it, too."""
         self.beacon_interval_ms = timers.beacon_interval_ms
         self.head_seq = 0
         self.latency_ms = 0.0 if config.is_root else inf

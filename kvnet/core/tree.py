@@ -173,6 +173,7 @@ class Tree:
             state.beacon_at = state.now
             state.beacon_time_ms = message.time_ms
             state.beacon_held_ms = message.held_ms
+            state.beacon_latency_ms = latency
             state.beacon_interval_ms = message.interval_ms
             state.head_seq = message.head_seq
             state.latency_ms = latency
