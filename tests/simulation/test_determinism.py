@@ -7,9 +7,15 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from kvnet.simulator.run import run_seed
+from kvnet.simulator.swarm import Mode
 from kvnet.simulator.world import ROOT
+from kvnet.topology.load import load
 from tests.support.worlds import make_world, settle, start, write_for
 
 
@@ -34,8 +40,19 @@ def trace_of(seed: int) -> str:
     return digest.hexdigest()
 
 
-def test_the_same_seed_gives_the_same_trace_under_any_hash_seed() -> None:
-    code = "from tests.simulation.test_determinism import trace_of; print(trace_of(7))"
+def swarm_trace_of(seed: int) -> str:
+    """Run the swarm in each of its modes; return the hash of all that happened."""
+    digest = hashlib.sha256()
+    for mode in Mode:
+        outcome = run_seed(load("world-2018"), seed, mode, write=lambda line: digest.update(line.encode() + b"\n"))
+        digest.update(repr(outcome).encode())
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("traces_of", [trace_of, swarm_trace_of])
+def test_the_same_seed_gives_the_same_trace_under_any_hash_seed(traces_of: Callable[[int], str]) -> None:
+    name = traces_of.__name__
+    code = f"from tests.simulation.test_determinism import {name}; print({name}(7))"
     root = Path(__file__).parents[2]
     traces = {
         subprocess.run(
@@ -48,7 +65,7 @@ def test_the_same_seed_gives_the_same_trace_under_any_hash_seed() -> None:
         ).stdout.strip()
         for hash_seed in ("0", "1", "4242")
     }
-    assert traces == {trace_of(7)}
+    assert traces == {traces_of(7)}
 
 
 def test_another_seed_gives_another_trace() -> None:
