@@ -11,8 +11,9 @@ from random import Random
 from typing import Final
 
 from kvnet.errors import ConfigError
+from kvnet.simulator.breaker import Breaker
 from kvnet.simulator.disturbances import Disturbances
-from kvnet.simulator.faults import AnyFault, Faults, Partition, read_schedule
+from kvnet.simulator.faults import AnyFault, Partition, read_schedule
 from kvnet.simulator.measure import FORMED_MS_MAX, Experiment
 from kvnet.simulator.swarm import FOREVER_MS, Mode, Plan
 from kvnet.simulator.trace import Trace
@@ -33,7 +34,7 @@ def load_schedule(path: Path, topology: Topology) -> list[AnyFault]:
     if not schedule:
         raise ConfigError(f"{path} holds no faults: a run without any is `kvnet sim` without --faults")
     throwaway = World(topology, seed=0)  # whoever breaks a world knows best what it can break
-    Faults(throwaway, Disturbances(throwaway), schedule, rng=Random(0))
+    Breaker(throwaway, Disturbances(throwaway), schedule, rng=Random(0))
     return schedule
 
 

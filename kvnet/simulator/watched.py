@@ -9,10 +9,10 @@ from typing import Final
 
 from msgspec import Struct
 
+from kvnet.simulator.breaker import Breaker
 from kvnet.simulator.checking import Checker, CheckFailed
 from kvnet.simulator.clients import Clients, NothingAcknowledgedIsLost
 from kvnet.simulator.disturbances import Disturbances
-from kvnet.simulator.faults import Faults
 from kvnet.simulator.liveness import Deliveries, NoStorm, ParentLoops
 from kvnet.simulator.node import SimulatedNode
 from kvnet.simulator.safety import (
@@ -143,7 +143,7 @@ class Watched(ABC):
         Looker(world)
         self.converged = Converged(world)
         self.deliveries = Deliveries(world, self.disturbances)
-        self.faults: Faults | None = None
+        self.faults: Breaker | None = None
         self.clients: Clients | None = None
         self.loops: ParentLoops | None = None
         self.storm: NoStorm | None = None
@@ -184,7 +184,7 @@ class Watched(ABC):
             until_ms=until_ms,
         )
         lost = NothingAcknowledgedIsLost(self.world, self.disturbances, self.clients)
-        self.faults = Faults(self.world, self.disturbances, plan.faults, rng=rng)
+        self.faults = Breaker(self.world, self.disturbances, plan.faults, rng=rng)
         return lost
 
     def heal(self, *keep: str) -> None:

@@ -20,12 +20,13 @@ from kvnet.core.stream import Stream
 from kvnet.core.tree import Tree
 from kvnet.core.versions import Version
 from kvnet.simulator import safety
+from kvnet.simulator.breaker import Breaker
 from kvnet.simulator.checking import Checker, CheckFailed
 from kvnet.simulator.clients import Clients, NothingAcknowledgedIsLost
 from kvnet.simulator.desk import CrashPoint, Desk
 from kvnet.simulator.disk import SimulatedDisk
 from kvnet.simulator.disturbances import Disturbances
-from kvnet.simulator.faults import AnyFault, Crash, CrashInCommit, Faults, FullDisk, Loss, Partition, Pause
+from kvnet.simulator.faults import AnyFault, Crash, CrashInCommit, FullDisk, Loss, Partition, Pause
 from kvnet.simulator.liveness import Deliveries, NoStorm, ParentLoops
 from kvnet.simulator.run import Run
 from kvnet.simulator.safety import (
@@ -439,7 +440,7 @@ def ledger_of(world: World, *faults: AnyFault) -> tuple[Deliveries, Disturbances
     disturbances = Disturbances(world)
     start(world)
     deliveries = Deliveries(world, disturbances)
-    Faults(world, disturbances, faults, rng=random.Random(1))
+    Breaker(world, disturbances, faults, rng=random.Random(1))
     write_for(world, 2000)
     world.run_until(world.now + 11_000)
     return deliveries, disturbances
@@ -509,7 +510,7 @@ def checked_clients(world: World, *faults: AnyFault, keys: int = 3) -> NothingAc
     start(world)
     clients = Clients(world, random.Random(1), rate=40, keys=keys, value_bytes_max=100, until_ms=world.now + 5000)
     checker = NothingAcknowledgedIsLost(world, disturbances, clients)
-    Faults(world, disturbances, faults, rng=random.Random(1))
+    Breaker(world, disturbances, faults, rng=random.Random(1))
     world.run_until(world.now + 7000)
     settle(world)
     assert clients.told["acknowledged"] > 50

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from kvnet.errors import ConfigError
+from kvnet.simulator.breaker import Breaker
 from kvnet.simulator.desk import CrashPoint
 from kvnet.simulator.disturbances import Disturbances
 from kvnet.simulator.faults import (
@@ -18,7 +19,6 @@ from kvnet.simulator.faults import (
     Clock,
     Crash,
     CrashInCommit,
-    Faults,
     FullDisk,
     HangUp,
     Loss,
@@ -47,7 +47,7 @@ class Broken:
         start(self.world)
         self.began = self.world.now
         self.disturbances = Disturbances(self.world)
-        self.faults = Faults(self.world, self.disturbances, schedule, rng=random.Random(1))
+        self.faults = Breaker(self.world, self.disturbances, schedule, rng=random.Random(1))
 
     def at(self, ms: float) -> World:
         """Return the world at this time of the schedule."""

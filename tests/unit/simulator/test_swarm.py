@@ -5,8 +5,9 @@ from collections import Counter
 import msgspec
 import pytest
 
+from kvnet.simulator.breaker import Breaker
 from kvnet.simulator.disturbances import Disturbances
-from kvnet.simulator.faults import Crash, Faults, Partition, Tamper
+from kvnet.simulator.faults import Crash, Partition, Tamper
 from kvnet.simulator.swarm import (
     FAULTS_MS,
     FAULTS_PER_RUN,
@@ -105,7 +106,7 @@ def test_a_plan_s_faults_fit_its_network_and_its_time(mode: Mode) -> None:
     disturbances = Disturbances(world)
     for seed in range(100):
         plan = plan_of(seed, mode)
-        Faults(world, disturbances, plan.faults, rng=world.rng)
+        Breaker(world, disturbances, plan.faults, rng=world.rng)
         assert all(0 <= fault.at_ms <= FAULTS_MS for fault in plan.faults)
 
 
