@@ -1,6 +1,6 @@
 """Lateness and repair: who notices that it misses something, whom it asks, and how far it goes.
 
-    late      2.5 intervals without a newer beacon · a neighbour's position that I lack 50 ms + RTT later ·
+    late      2 intervals without a newer beacon · a neighbour's position that I lack 50 ms + RTT later ·
               no parent
     ask       the four neighbours that promise least latency, after 300 ms all; without a parent all at once
     move      only to one with newer frames or a newer beacon; subscribe there, then leave; a second parent

@@ -16,7 +16,7 @@ from kvnet.core.state import NEVER, NO_BEACON, Neighbour, NodeState, Parent
 from kvnet.core.stream import Stream
 
 HYSTERESIS_MS: Final = 5.0
-HYSTERESIS_SHARE: Final = 0.10
+HYSTERESIS_SHARE: Final = 0.05
 BEHIND_MS: Final = 50.0
 HELPFUL_MS: Final = 30_000.0
 MOVING_MS: Final = 1000.0

@@ -326,7 +326,7 @@ def _torture(draw: _Draw) -> list[AnyFault]:
 
 
 def _lasting(draw: _Draw, broken: Sequence[str]) -> list[AnyFault]:
-    """Breaker of the edges that stay broken, none of which ever ends."""
+    """Faults of the edges that stay broken, none of which ever ends."""
     faults: list[AnyFault] = []
     for name in broken:
         at = draw.time()
