@@ -57,6 +57,8 @@ class Coordinator(Node):
         self._mark = RunFolder(context.data).history_file
         super().__init__(context, fresh=not self._mark.exists())
         self._commit: GroupCommit | None = None
+        self._retired: list[GroupCommit] = []
+        """Those that were told to refuse, before an epoch was opened again."""
         self._refused = "The coordinator is starting; try again"
 
     def driven_store(self) -> Any:
@@ -74,6 +76,8 @@ class Coordinator(Node):
         writer = Writer(self.store, self.limits)
         founding = self._founding_items() if self.store.cluster is None else []
         writer.open_epoch(epoch, os.urandom(16), founding)
+        if self._commit is not None:
+            self._retired.append(self._commit)
         self._commit = GroupCommit(
             writer,
             self.store,
@@ -99,6 +103,8 @@ class Coordinator(Node):
     def refuse_writes(self, why: str) -> None:
         _log.error("writes are refused: %s", why)
         self._refused = f"The coordinator refuses to write: {why}"
+        if self._commit is not None:
+            self._commit.refuse(self._refused)
 
     def _on_durable(self, frames: Sequence[Frame], wall_ms: float) -> None:
         for frame in frames:
@@ -123,13 +129,13 @@ class Coordinator(Node):
         """Writing begins with the epoch, when the core orders it."""
 
     async def end(self) -> None:
-        if self._commit is not None:
-            await self._commit.close()
+        for commit in [*self._retired, *([self._commit] if self._commit is not None else [])]:
+            await commit.close()
 
     # -- writing ---------------------------------------------------------------------------------------------
 
     async def _write_durably(self, operations: Sequence[Operation], request_id: bytes | None) -> Version:
-        if self._commit is None:
+        if self._commit is None or self._commit.refuses:
             raise RequestError(503, NOT_OPEN, self._refused, headers={"Retry-After": "1"})
         return await self._commit.write(operations, request_id)
 

@@ -23,6 +23,8 @@ LISTEN_MS: Final = 500.0
 LISTEN_MS_MAX: Final = 2000.0
 """Who has written before waits so long for a member to tell where it stands; a handshake alone can take 0.7 s."""
 CATCH_UP_PATIENCE_MS: Final = 5000.0
+WITNESSES: Final = 2
+"""A single member that contradicts the coordinator may itself be the one that is wrong."""
 BUSY_MS: Final = 1000.0
 MANY_FRAMES: Final = 30
 """Frames within a second from which on they are handed out together."""
@@ -81,11 +83,26 @@ class Root:
             self._decide()
 
     def _look_for_rival(self, name: str, position: Position) -> None:
-        """Say so when somebody is in an epoch above ours: another coordinator writes, or has written."""
-        if position.epoch > max(self.state.tip.epoch, self._epoch_seen):
+        """Say so when somebody is in an epoch above ours; write no more when two are ahead of us in our own.
+
+        In our epoch nobody can have what we haven't sent: another coordinator writes or has written, or our disk
+        has lost an epoch of this number. Going on would split the network, for within an epoch nobody yields.
+        """
+        tip = self.state.tip
+        if position.epoch > max(tip.epoch, self._epoch_seen):
             self._epoch_seen = position.epoch
-            self.state.report(
-                "rival", f"{name} is in epoch {position.epoch} and we write in {self.state.tip.epoch}"
+            self.state.report("rival", f"{name} is in epoch {position.epoch} and we write in {tip.epoch}")
+        if position.epoch != tip.epoch or position.seq <= tip.seq or self.phase is not Phase.OPEN:
+            return
+        self._ahead[name] = position
+        witnesses = [other for other, there in self._ahead.items() if there[:2] > tip[:2]]
+        if len(witnesses) >= min(WITNESSES, len(self.state.config.members)):
+            self.state.report("rival", f"{', '.join(witnesses)} are ahead of us in our own epoch {tip.epoch}")
+            self.state.cancel_timer("root")
+            self.state.cancel_timer("hand_out")
+            self._refuse(
+                f"members have writes of epoch {tip.epoch} that we lack: another coordinator wrote them, or "
+                "this disk has lost them; put the newest disk in place, or start with --accept-loss"
             )
 
     def on_timer(self) -> None:
@@ -191,6 +208,8 @@ class Root:
     def on_frames_cut(self) -> None:
         """Hand the new frames out, at once or, when they come thick and fast, with those that follow."""
         state = self.state
+        if self.phase is Phase.REFUSING:
+            return  # a last commit was under way
         self._cuts.append(state.now)
         if self.phase is not Phase.OPEN:
             self.phase = Phase.OPEN

@@ -72,6 +72,7 @@ class GroupCommit:
         self._due: asyncio.Handle | None = None
         self._committed_at = 0.0
         self._closed = False
+        self._refusal: RequestError | None = None
         self._more_to_erase = False
         self._erasing: asyncio.TimerHandle | None = None
         self._notices = Notices(_log)
@@ -154,6 +155,8 @@ class GroupCommit:
                 self._on_durable(cut.frames, durable_ms)
                 self._feed(FramesCut(tuple(cut.frames)))
             self._answer_waiting()
+            if self._refusal is not None:
+                self._fail_waiting(self._refusal)
             ahead_ms = self._writer.clock_ahead_ms(wall_ms)
             if ahead_ms > SKEW_ALARM_MS:
                 text = f"the wall clock is {ahead_ms} ms behind our stamps: it was set back"
@@ -193,6 +196,17 @@ class GroupCommit:
             if not future.done():
                 future.set_result(None)
 
+    def refuse(self, why: str) -> None:
+        """Take nothing more; what is on its way to the disk is answered, all else is told why."""
+        self._closed = True
+        self._refusal = RequestError(503, NOT_OPEN, why, headers={"Retry-After": "1"})
+        if self._committing is None:
+            self._fail_waiting(self._refusal)
+
+    @property
+    def refuses(self) -> bool:
+        return self._refusal is not None
+
     def _fail(self, error: BaseException) -> None:
         """Take nothing more, and have the node end."""
         self._closed = True
@@ -213,7 +227,7 @@ class GroupCommit:
             if handle is not None:
                 handle.cancel()
         await self._settle()
-        if self._writer.has_pending:
+        if self._writer.has_pending and not self.refuses:
             self._begin()
             await self._settle()
         self._thread.shutdown()

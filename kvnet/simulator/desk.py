@@ -59,6 +59,8 @@ class Desk:
         self.fsync_ms: Callable[[], float] = lambda: 0.0
         """How long the next fsync takes."""
         self.crash_at: CrashPoint | None = None
+        self.is_closed = False
+        """Its core has ordered that nothing more be written."""
         self._waiting: list[tuple[int, Answer]] = []
         self._committing: Cut | None = None
         """What the disk is busy with."""
@@ -70,8 +72,8 @@ class Desk:
 
     @property
     def is_open(self) -> bool:
-        """Whether this is the desk of a coordinator that runs."""
-        return self.node.core is self.core
+        """Whether this is the desk of a coordinator that runs and may write."""
+        return self.node.core is self.core and not self.is_closed
 
     def submit(self, operations: Sequence[Operation], request_id: bytes | None, answer: Answer) -> Ticket:
         """Sequence these, all or none; `answer` hears what became of them, unless the coordinator dies.

@@ -288,6 +288,7 @@ class SimulatedNode:
                 world.open_epoch(self, epoch)
             case RefuseWrites(why):
                 self.refused_writes = why
+                world.close_desk(self)
             case Report(what, detail):
                 self.reports.append((world.now, what, detail))
             case _:

@@ -302,6 +302,12 @@ class World:
         self.desks[node.id] = desk
         desk.commit()
 
+    def close_desk(self, node: SimulatedNode) -> None:
+        """Take no writes there any more, as its core orders."""
+        desk = self.desks.get(node.id)
+        if desk is not None:
+            desk.is_closed = True
+
     def on_durable(self, node: SimulatedNode, frames: Sequence[Frame]) -> None:
         """Take note of what a coordinator has just synced."""
         for frame in frames:

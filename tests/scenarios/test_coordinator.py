@@ -27,7 +27,8 @@ EPOCH_2 = history(6, epoch=2)
 
 def coordinator(frames: int = 0, **flags: Any) -> Conversation:
     flags = {"fresh": frames == 0, **flags}
-    return Conversation(ROOT, history=H[:frames], root_links=("a", "b", "c"), **flags)
+    members = ("a", "b", "c")
+    return Conversation(ROOT, history=H[:frames], members=members, root_links=members, **flags)
 
 
 def opened(frames: int = 6) -> Conversation:
@@ -421,3 +422,22 @@ def test_nothing_of_another_history_moves_it_and_a_diverged_disk_stops_it() -> N
     node.hear(Diverged("the digest differs"))
     assert "restore it" in node.refused()
     assert node.journal.position == EPOCH_2[6].position
+
+
+def test_two_members_that_are_ahead_in_its_own_epoch_stop_it() -> None:
+    """Its disk had lost an epoch, and it opened the same number again: within an epoch nobody gave way, for ever.
+
+    Found by swarm simulation in liveness mode, seed 2030.
+    """
+    node = opened()
+    ahead = node.state.tip._replace(seq=node.state.tip.seq + 5, chain=bytes(16))
+    node.link("a", "b")
+    node.receive("a", advert_of(ahead))
+    assert not node.refused(), "one may be wrong itself"
+    node.receive("a", advert_of(ahead))
+    assert not node.refused(), "and saying it twice makes no second one"
+    node.receive("b", advert_of(ahead))
+    assert "--accept-loss" in node.refused()
+    node.said()
+    node.wait(2000)
+    assert not node.said(Beacon), "nobody shall follow it"
