@@ -17,7 +17,7 @@ SIZE_MIN: Final = 8
 
 
 class Part(Struct, frozen=True):
-    """Values from `least` to `most` bytes, each size as likely as another, and how often one is drawn from here."""
+    """Values from `least` to `most` bytes, each as likely as another, and how often one is drawn from here."""
 
     least: int
     most: int
@@ -69,12 +69,15 @@ def _part(text: str, piece: str, most: int) -> Part:
         _refuse(text, f"{piece!r} has no share above 0")
     if largest < least:
         _refuse(text, f"{piece} ends before it begins")
-    if least < SIZE_MIN or largest > most:
+    if least < SIZE_MIN:
         raise ConfigError(
-            f"value sizes {text!r}: {piece} isn't within {SIZE_MIN} and {most:,} bytes; write smaller values, or "
-            "raise value_bytes_max in the topology's limits"
-            if largest > most
-            else f"value sizes {text!r}: {piece} is below {SIZE_MIN} bytes, the least that is simulated; write larger ones"
+            f"value sizes {text!r}: {piece} is below {SIZE_MIN} bytes, the least that is simulated; write "
+            "larger ones"
+        )
+    if largest > most:
+        raise ConfigError(
+            f"value sizes {text!r}: {piece} is above {most:,} bytes; write smaller ones, or raise "
+            "limits.value_bytes_max in the topology"
         )
     return Part(least, largest, weight)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
+from enum import Enum, auto
 from math import inf
 from random import Random
 from typing import Final, NamedTuple
@@ -34,12 +35,21 @@ SETTLE_SHARE: Final = 0.2
 LOOK_MS: Final = 73.0
 """Between two looks at the queues; not in step with the hand-outs."""
 KEYS: Final = 10_000
+LEGS_MAX: Final = 5
 REST_MS: Final = 2000.0
 EVENT_S: Final = 40e-6
 FRAME_S: Final = 6e-6
 BYTE_S: Final = 1.2e-9
 WRITE_S: Final = 25e-6
 """What simulating an event, a frame's arrival, its bytes, and a write took on the machine of bench/README.md."""
+
+
+class Verdict(Enum):
+    """What a load says of a network, before it is waited for."""
+
+    HOLDS = auto()
+    BREAKS = auto()
+    UNSURE = auto()
 
 
 class Flow(NamedTuple):
@@ -56,7 +66,7 @@ class Flow(NamedTuple):
 
 
 class Trial(Struct, frozen=True, kw_only=True):
-    """What came of a load; times in milliseconds, flows from the steady part."""
+    """What came of a load; times in milliseconds, flows from the steady part of its last leg."""
 
     rate: float
     writes: int
@@ -175,6 +185,10 @@ class Stage:
             raise NotFormed(f"{len(unformed)} of {len(world.nodes) - 1} PoPs have not formed: {unformed[:5]}")
         self._run_until(world.now + WARM_UP_MS)
 
+    def on_progress(self, told: Callable[[float], None]) -> None:
+        """Have somebody else told from now on."""
+        self._told = told
+
     def _stands(self, name: str) -> bool:
         node = self.world.nodes[name]
         head = self.world.root.disk.position
@@ -204,34 +218,26 @@ class Stage:
         duration_ms: float,
         rng: Random,
         *,
-        breaks: Callable[[Trial], bool] | None = None,
+        judge: Callable[[Trial], Verdict],
+        to_the_end: bool = False,
     ) -> Trial:
         """Write at this rate for so long, then wait until all have it, at most for the bound.
 
-        Where `breaks` says that the load alone has shown enough, nothing is waited for.
+        While `judge` is unsure of what it sees it is written for as long again, LEGS_MAX times in all: a network
+        that falls behind may still help itself. What has broken isn't waited for, unless `to_the_end`.
         """
         world = self.world
         work_before = self.work_s
         self.spread.begin()
-        looks = Looks(self)
-        began, end = world.now, world.now + duration_ms
-        settled = began + SETTLE_SHARE * duration_ms
-        every_ms = max(1000 / rate, float(world.timers.group_commit_ms))
-        next_write, next_look, written = began, began + LOOK_MS, 0
-        while world.now < end:
-            if world.now >= next_write:
-                due = int((world.now - began) * rate / 1000) + 1
-                self._submit(due - written, sizes, rng)
-                written, next_write = due, next_write + every_ms
-            if world.now >= next_look:
-                next_look += LOOK_MS
-                looks.look()
-                self._told((world.now - began) / duration_ms)
-            if looks.window is None and world.now >= settled:
-                looks.open_window()
-            world.run_until(min(end, next_write, next_look, end if looks.window else settled))
-        told = looks.trial(rate, written, duration_ms / 1000)
-        if breaks is None or not breaks(told):
+        began, written = world.now, 0
+        while True:
+            looks = Looks(self)
+            written = self._write(rate, sizes, duration_ms, rng, looks, began, written)
+            told = looks.trial(rate, written, (world.now - began) / 1000)
+            verdict = judge(told)
+            if verdict is not Verdict.UNSURE or world.now - began >= (LEGS_MAX - 0.5) * duration_ms:
+                break
+        if verdict is Verdict.HOLDS or to_the_end:
             world.run_while(self._is_behind(), world.timers.bound_ms)
         times: dict[float, int] = {}
         for (durable_at, writes, _), at in zip(self.spread.frames, self.spread.everywhere_at, strict=True):
@@ -242,6 +248,36 @@ class Stage:
         return replace(
             told, times=tuple(sorted(times.items())), is_drained=is_drained, work_s=self.work_s - work_before
         )
+
+    def _write(
+        self,
+        rate: float,
+        sizes: Sizes,
+        duration_ms: float,
+        rng: Random,
+        looks: Looks,
+        began: float,
+        written: int,
+    ) -> int:
+        """Go on with what began then; return how much is written by now."""
+        world = self.world
+        leg = world.now
+        end, settled = leg + duration_ms, leg + SETTLE_SHARE * duration_ms
+        every_ms = max(1000 / rate, float(world.timers.group_commit_ms))
+        next_write, next_look = began + written * 1000 / rate, leg + LOOK_MS
+        while world.now < end:
+            if world.now >= next_write:
+                due = int((world.now - began) * rate / 1000) + 1
+                self._submit(due - written, sizes, rng)
+                written, next_write = due, max(next_write, leg) + every_ms
+            if world.now >= next_look:
+                next_look += LOOK_MS
+                looks.look()
+                self._told((world.now - leg) / duration_ms)
+            if looks.window is None and world.now >= settled:
+                looks.open_window()
+            world.run_until(min(end, next_write, next_look, end if looks.window else settled))
+        return written
 
     def _is_behind(self) -> Callable[[], bool]:
         world = self.world
@@ -272,8 +308,9 @@ class Window(NamedTuple):
     at: float
     sent: dict[tuple[str, str], tuple[Link, int, int]]
     """By sender and receiver: their link, bytes handed to it, bytes of them that still waited."""
-    frame_bytes: int
-    """That all nodes had received."""
+    frames_sent: int
+    frames_received: int
+    """Bytes of frames, all nodes together."""
 
 
 class Looks:
@@ -288,10 +325,11 @@ class Looks:
         self._seen: dict[tuple[str, str], int] = {}
         self._full: dict[tuple[str, str], int] = {}
         self._unsent = (0, "", "")
+        self._began = stage.world.now
 
     def open_window(self) -> None:
         """From now on the state is steady."""
-        self.window = Window(self.world.now, self._sent(), self._frame_bytes())
+        self.window = Window(self.world.now, self._sent(), *self._frame_bytes())
 
     def look(self) -> None:
         world, now = self.world, self.world.now
@@ -337,7 +375,8 @@ class Looks:
             seen = self._seen.get(pair, 0)
             if seen:
                 flows.append(Flow(*pair, left, seen / self._looks, self._full.get(pair, 0) / seen))
-        frame_bytes = self._frame_bytes() - window.frame_bytes
+        frames_sent, frames_received = self._frame_bytes()
+        frames_sent -= window.frames_sent
         written = sum(size for _, _, size in self.spread.frames)
         steady = [size for at, _, size in self.spread.frames if at > window.at]
         quarter = max(1, len(self._behind) // 4)
@@ -350,7 +389,7 @@ class Looks:
             seconds=seconds,
             times=(),
             behind_ms=late,
-            growth=(late - early) / (1000 * seconds / 2),
+            growth=(late - early) / ((now - self._began) / 2),
             hindmost=self._hindmost(),
             flows=tuple(flows),
             sent_bps=sent,
@@ -358,10 +397,10 @@ class Looks:
             children={node.name: len(node.core.state.children) for node in world.live() if node.core is not None},
             unsent_bytes_max=self._unsent[0],
             unsent_link=self._unsent[1:],
-            control_share=max(0.0, 1 - frame_bytes / handed_bytes) if handed_bytes else 0.0,
+            control_share=max(0.0, 1 - frames_sent / handed_bytes) if handed_bytes else 0.0,
             frames_per_s=len(self.spread.frames) / seconds,
             frame_bytes_per_write=written / max(1, writes),
-            redundancy=frame_bytes / needed if needed else 1.0,
+            redundancy=(frames_received - window.frames_received) / needed if needed else 1.0,
             is_drained=False,
             work_s=0.0,
         )
@@ -375,8 +414,9 @@ class Looks:
                 sent[node.name, peer] = link, direction.bytes_sent, direction.model.unsent_bytes(now)
         return sent
 
-    def _frame_bytes(self) -> int:
-        return sum(node.core.stream.frame_bytes_received for node in self.world.live() if node.core is not None)
+    def _frame_bytes(self) -> tuple[int, int]:
+        streams = [node.core.stream for node in self.world.live() if node.core is not None]
+        return sum(each.frame_bytes_sent for each in streams), sum(each.frame_bytes_received for each in streams)
 
     def _hindmost(self) -> tuple[str, str]:
         """Return the link where the way to the hindmost PoP falls back."""
