@@ -25,6 +25,7 @@ from kvnet.core.events import (
     SetDeadline,
     Started,
 )
+from kvnet.core.frames import Frame, read_frame
 from kvnet.core.lateness import Lateness
 from kvnet.core.messages import (
     Advert,
@@ -63,10 +64,15 @@ class Replica:
         links: LinkPort,
         rng: random.Random,
         wall_ms: Callable[[], float],
+        *,
+        read_frame: Callable[[bytes], Frame] = read_frame,
     ) -> None:
-        """`wall_ms` tells the milliseconds since 1970; only the coordinator's beacons speak of it."""
+        """`wall_ms` tells the milliseconds since 1970; only the coordinator's beacons speak of it.
+
+        `read_frame` may be one that remembers what it has read, where many nodes live in one process.
+        """
         self.state = NodeState(config, timers, journal, links, rng)
-        self.stream = Stream(self.state)
+        self.stream = Stream(self.state, read_frame)
         self.tree = Tree(self.state, self.stream)
         self.overlay = Overlay(self.state)
         self.lateness = Lateness(self.state, self.tree, self.overlay)

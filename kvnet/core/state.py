@@ -67,9 +67,15 @@ class Neighbour:
     """The link was dialled for the ladder, last used then; None for a link of the overlay."""
 
     def measure(self, now: float, rtt_ms: float) -> None:
-        self.rtts = [(at, rtt) for at, rtt in self.rtts if now - at < RTT_WINDOW_MS][-RTT_SAMPLES_MAX + 1 :]
-        self.rtts.append((now, max(0.0, rtt_ms)))
-        self.rtt_ms = min(rtt for _, rtt in self.rtts)
+        rtts, rtt_ms = self.rtts, max(0.0, rtt_ms)
+        forgotten = False
+        while rtts and (now - rtts[0][0] >= RTT_WINDOW_MS or len(rtts) == RTT_SAMPLES_MAX):
+            forgotten = rtts.pop(0)[1] <= self.rtt_ms or forgotten
+        rtts.append((now, rtt_ms))
+        if forgotten or len(rtts) == 1:
+            self.rtt_ms = min(rtt for _, rtt in rtts)
+        elif rtt_ms < self.rtt_ms:
+            self.rtt_ms = rtt_ms
 
     @property
     def rtt_typical_ms(self) -> float:

@@ -7,10 +7,11 @@ frames are kept in memory as well, so that forwarding doesn't wait for the commi
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from kvnet.core.events import UNSENT_BYTES_MAX, Apply, AwaitWritable, Empty, Send
-from kvnet.core.frames import Frame, read_frame, read_span
+from kvnet.core.frames import Frame, read_span
 from kvnet.core.messages import Beacon, Frames, Move, Reason, Refused, Subscribe, Unsubscribe
 from kvnet.core.state import NEVER, Child, NodeState
 from kvnet.core.versions import GENESIS, Position
@@ -34,8 +35,9 @@ class _Run(NamedTuple):
 class Stream:
     """Our children's cursors and our own tip."""
 
-    def __init__(self, state: NodeState) -> None:
+    def __init__(self, state: NodeState, read_frame: Callable[[bytes], Frame]) -> None:
         self.state = state
+        self._read_frame = read_frame
         self.frames_received = 0
         self.frames_duplicate = 0
         self.frame_bytes_received = 0
@@ -79,7 +81,7 @@ class Stream:
                     continue
                 if first > tip.seq + 1:
                     break  # a gap: sent for a subscription before this one, for another tip
-                frame = read_frame(data)
+                frame = self._read_frame(data)
             except ProtocolError as error:
                 state.report("malformed", f"{peer}: {error}")
                 state.barred[peer] = state.now + state.timers.peer_bar_ms

@@ -160,7 +160,8 @@ class SimulatedNode:
         self.started_at = self.world.now
         self.stalled_until = -inf
         self._forget_turn()
-        self.core = Replica(config, self.world.timers, self.disk, self, rng, self.wall_ms)
+        world = self.world
+        self.core = Replica(config, world.timers, self.disk, self, rng, self.wall_ms, read_frame=world.read_frame)
         self.feed(Started())
 
     def stop(self) -> None:

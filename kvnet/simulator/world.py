@@ -24,7 +24,7 @@ from kvnet.core.events import (
     PeerLost,
     PeerUp,
 )
-from kvnet.core.frames import Frame
+from kvnet.core.frames import Frame, read_frame
 from kvnet.core.messages import Frames, Message
 from kvnet.core.operations import PutValue
 from kvnet.core.replica import Replica
@@ -151,6 +151,7 @@ class World:
         self._heap: list[tuple[float, int, Callable[[Any], object], Any]] = []
         self._order = 0
         self._written = 0
+        self._frames: dict[bytes, Frame] = {}
         self._twins = 0
         self._members = tuple(pop.code for pop in topology.pops)
         self._book = AddressBook(topology)
@@ -326,6 +327,13 @@ class World:
         desk.submit([PutValue(NAMESPACE, key, value, b"", 0, 0)], None, _nobody)
         desk.commit()
         return desk.node.disk.position.seq
+
+    def read_frame(self, data: bytes) -> Frame:
+        """Read a frame's header, as `core.frames.read_frame` does, once for all nodes."""
+        frame = self._frames.get(data)
+        if frame is None:
+            frame = self._frames[data] = read_frame(data)
+        return frame
 
     # -- links -----------------------------------------------------------------------------------------------
 
