@@ -143,7 +143,6 @@ class Measuring:
         try:
             return self._run()
         finally:
-            gc.unfreeze()
             if was_enabled:
                 gc.enable()
 

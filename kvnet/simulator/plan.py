@@ -212,7 +212,6 @@ def plan(
     try:
         planning.run(effort_s)
     finally:
-        gc.unfreeze()
         if was_enabled:
             gc.enable()
     return planning.told(sizes)

@@ -159,7 +159,6 @@ class Stage:
         Raises:
             NotFormed: it didn't come together.
         """
-        gc.unfreeze()
         gc.collect()  # the world before this one
         self.world = world = World(
             topology,

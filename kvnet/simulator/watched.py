@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from abc import ABC, abstractmethod
 from random import Random
 from typing import Final
@@ -157,8 +156,6 @@ class Watched(ABC):
             return self._outcome(failed=str(failure), node=failure.node, seq=failure.seq)
         except AssertionError as broken:
             return self._outcome(failed=f"invariant: {broken}", node=self.world.at_work)
-        finally:
-            gc.unfreeze()
         return self._outcome()
 
     @abstractmethod

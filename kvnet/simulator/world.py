@@ -6,7 +6,6 @@ coordinator's writes go through the unchanged writer. Same seed, same world, byt
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
@@ -210,7 +209,6 @@ class World:
     def start_all(self) -> None:
         for id_ in self.nodes:
             self.start(id_)
-        gc.freeze()  # whatever stands now stays for as long as the world does
 
     def crash(self, id_: str, *, silent: bool = False, power: bool = False) -> None:
         """Stop a node at once. Its process dies and it keeps its disk; its peers' connections break at once.
