@@ -57,8 +57,6 @@ class Coordinator(Node):
         self._mark = RunFolder(context.data).history_file
         super().__init__(context, fresh=not self._mark.exists())
         self._commit: GroupCommit | None = None
-        self._retired: list[GroupCommit] = []
-        """Those that were told to refuse, before an epoch was opened again."""
         self._refused = "The coordinator is starting; try again"
 
     def driven_store(self) -> Any:
@@ -76,8 +74,6 @@ class Coordinator(Node):
         writer = Writer(self.store, self.limits)
         founding = self._founding_items() if self.store.cluster is None else []
         writer.open_epoch(epoch, os.urandom(16), founding)
-        if self._commit is not None:
-            self._retired.append(self._commit)
         self._commit = GroupCommit(
             writer,
             self.store,
@@ -129,8 +125,8 @@ class Coordinator(Node):
         """Writing begins with the epoch, when the core orders it."""
 
     async def end(self) -> None:
-        for commit in [*self._retired, *([self._commit] if self._commit is not None else [])]:
-            await commit.close()
+        if self._commit is not None:
+            await self._commit.close()
 
     # -- writing ---------------------------------------------------------------------------------------------
 

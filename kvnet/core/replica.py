@@ -21,7 +21,6 @@ from kvnet.core.events import (
     MessageReceived,
     PeerLost,
     PeerUp,
-    RefuseWrites,
     SetDeadline,
     Started,
 )
@@ -152,7 +151,7 @@ class Replica:
     def _on_diverged(self, why: str) -> None:
         """Start over from nothing; the coordinator, from which all others take their truth, stops instead."""
         if self.state.is_root:
-            self.state.out.append(RefuseWrites(f"the replica differs from its own journal ({why}): restore it"))
+            self.root.stop(f"the replica differs from its own journal ({why}): restore it")
             return
         self.stream.start_over()
         self.lateness.become_late("diverged")

@@ -36,6 +36,8 @@ class Phase(Enum):
     OPENING = auto()
     OPEN = auto()
     REFUSING = auto()
+    STOPPED = auto()
+    """It has written, and found out that it must not; only a new start leads on."""
 
 
 class Root:
@@ -73,37 +75,42 @@ class Root:
         if neighbour.advert is None:
             return
         position = neighbour.advert.position
-        if self.phase in {Phase.OPENING, Phase.OPEN}:
+        if self.phase is Phase.OPEN:
             self._look_for_rival(neighbour.name, position)
+        if self.phase in {Phase.OPENING, Phase.OPEN, Phase.STOPPED}:
             return
         self._epoch_seen = max(self._epoch_seen, position.epoch)
         if (position.epoch, position.seq) > (self.state.tip.epoch, self.state.tip.seq):
             self._ahead[neighbour.name] = position
-        if self.phase is Phase.REFUSING:
+        waited = self.phase is Phase.LISTENING and self.state.now - self._started_at >= LISTEN_MS
+        if waited or self.phase is Phase.REFUSING:
             self._decide()
 
     def _look_for_rival(self, name: str, position: Position) -> None:
-        """Say so when somebody is in an epoch above ours; write no more when two are ahead of us in our own.
+        """Write no more when two members are ahead of us: in our own epoch, or in a higher one.
 
-        In our epoch nobody can have what we haven't sent: another coordinator writes or has written, or our disk
-        has lost an epoch of this number. Going on would split the network, for within an epoch nobody yields.
+        Nobody can have what we haven't sent. Another coordinator writes or has written, or our disk has lost an
+        epoch of this number; what we go on to write would split the network, or be thrown away by all of it.
         """
         tip = self.state.tip
-        if position.epoch > max(tip.epoch, self._epoch_seen):
-            self._epoch_seen = position.epoch
-            self.state.report("rival", f"{name} is in epoch {position.epoch} and we write in {tip.epoch}")
-        if position.epoch != tip.epoch or position.seq <= tip.seq or self.phase is not Phase.OPEN:
+        if position[:2] <= tip[:2]:
             return
         self._ahead[name] = position
         witnesses = [other for other, there in self._ahead.items() if there[:2] > tip[:2]]
+        self.state.report("rival", f"{', '.join(witnesses)} ahead of us, who write epoch {tip.epoch}")
         if len(witnesses) >= min(WITNESSES, len(self.state.config.members)):
-            self.state.report("rival", f"{', '.join(witnesses)} are ahead of us in our own epoch {tip.epoch}")
-            self.state.cancel_timer("root")
-            self.state.cancel_timer("hand_out")
-            self._refuse(
-                f"members have writes of epoch {tip.epoch} that we lack: another coordinator wrote them, or "
-                "this disk has lost them; put the newest disk in place, or start with --accept-loss"
+            self.stop(
+                f"members are ahead of us, in epoch {position.epoch}: another coordinator writes or has written, "
+                "or this disk has lost writes; stop the other one, put the newest disk in place, "
+                "or start with --accept-loss"
             )
+
+    def stop(self, why: str) -> None:
+        """Write no more and lead no more, until this process is started again."""
+        self.phase = Phase.STOPPED
+        self.state.cancel_timer("root")
+        self.state.cancel_timer("hand_out")
+        self.state.out.append(RefuseWrites(why))
 
     def on_timer(self) -> None:
         if self.phase is Phase.LISTENING:
@@ -208,7 +215,7 @@ class Root:
     def on_frames_cut(self) -> None:
         """Hand the new frames out, at once or, when they come thick and fast, with those that follow."""
         state = self.state
-        if self.phase is Phase.REFUSING:
+        if self.phase is Phase.STOPPED:
             return  # a last commit was under way
         self._cuts.append(state.now)
         if self.phase is not Phase.OPEN:

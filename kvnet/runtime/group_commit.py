@@ -200,6 +200,9 @@ class GroupCommit:
         """Take nothing more; what is on its way to the disk is answered, all else is told why."""
         self._closed = True
         self._refusal = RequestError(503, NOT_OPEN, why, headers={"Retry-After": "1"})
+        for handle in (self._due, self._erasing):
+            if handle is not None:
+                handle.cancel()
         if self._committing is None:
             self._fail_waiting(self._refusal)
 

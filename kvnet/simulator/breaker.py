@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -43,6 +43,11 @@ from kvnet.simulator.world import ROOT, World
 from kvnet.topology.suggest import unknown
 from kvnet.topology.wan_state import Cut as CutState
 from kvnet.topology.wan_state import PairFault
+
+CPU_MS_DISTURBING: Final = 2.0
+"""A process that takes this long over an event may not keep up."""
+MBPS_ENOUGH: Final = 10.0
+"""What any swarm's load leaves room on."""
 
 
 class Breaker:
@@ -184,9 +189,10 @@ class Breaker:
                 return partial(self._forget, self._losses, number, everything=disconnects)
             case Bandwidth(mbps=mbps):
                 self._bandwidths[number] = mbps
-                self.disturbances.begin()
+                if mbps < MBPS_ENOUGH:
+                    self.disturbances.begin()
                 self._wan_changed()
-                return partial(self._forget, self._bandwidths, number, everything=True)
+                return partial(self._forget, self._bandwidths, number, everything=mbps < MBPS_ENOUGH)
             case HangUp(a=a, b=b):
                 link = self.world.nodes[a].links.get(b)
                 if link is not None:
@@ -261,12 +267,15 @@ class Breaker:
         return end
 
     def _slow(self, nodes: Names, cpu_ms: float) -> Callable[[], None]:
-        self.disturbances.begin(*nodes)
+        disturbed = nodes if cpu_ms >= CPU_MS_DISTURBING else ()
+        for name in disturbed:
+            self.disturbances.begin(name)
         for name in nodes:
             self.world.nodes[name].cpu_ms += cpu_ms
 
         def end() -> None:
-            self.disturbances.end(*nodes)
+            for name in disturbed:
+                self.disturbances.end(name)
             for name in nodes:
                 self.world.nodes[name].cpu_ms = max(0.0, self.world.nodes[name].cpu_ms - cpu_ms)
 

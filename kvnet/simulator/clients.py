@@ -21,7 +21,7 @@ from kvnet.simulator.checking import Checker
 from kvnet.simulator.desk import NAMESPACE
 from kvnet.simulator.disturbances import Disturbances
 from kvnet.simulator.node import SimulatedNode
-from kvnet.simulator.world import ROOT, World
+from kvnet.simulator.world import World
 
 RETRY_MS: Final = 500.0
 TRIES_MAX: Final = 60
@@ -88,9 +88,12 @@ class Clients:
         if write.version is not None or write.refused or write.tries == TRIES_MAX:
             return
         world = self.world
-        desk = world.desks.get(ROOT)
+        desks = [desk for desk in world.desks.values() if desk.is_open and world.now >= desk.node.stalled_until]
         write.tries += 1
-        if desk is not None and desk.is_open and world.now >= world.root.stalled_until:
+        if desks:
+            desk = (
+                desks[0] if len(desks) == 1 else self.rng.choice(desks)
+            )  # of two coordinators either may be asked
             try:
                 ticket = desk.submit(write.operations, write.request_id, lambda ok: self._answered(write, ok))
             except RequestError as error:

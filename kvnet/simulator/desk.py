@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NAMESPACE: Final = bytes.fromhex("5eed" * 8)
 """The namespace that simulated writes go to."""
-FULL_REST_MS: Final = 100.0
+FULL_REST_MS: Final = 500.0
 COMPLETED_SHARE: Final = 0.5
 """How often a transaction under way is complete when its process dies."""
 
@@ -122,7 +122,7 @@ class Desk:
 
     def _on_synced(self, _: object) -> None:
         cut = self._committing
-        if not self.is_open or cut is None:
+        if self.node.core is not self.core or cut is None:
             return
         if self.world.now < self.node.stalled_until:
             self.world.at(self.node.stalled_until, self._on_synced, None)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from kvnet.core.catalog import NAMESPACE_PREFIX
 from kvnet.core.entries import SYSTEM_NAMESPACE, Delete, Epoch, Put
 from kvnet.core.frames import Frame
-from kvnet.core.versions import GENESIS, Position, Version
+from kvnet.core.versions import GENESIS, Version
 
 FOLDS_KEPT: Final = 32
 
@@ -72,14 +72,11 @@ class History:
         frames.reverse()
         return frames
 
-    def holds(self, position: Position, version: Version) -> bool:
-        """Whether the entry of this version is on the way to `position`."""
-        if version.seq > position.seq:
-            return False
-        for frame in reversed(self.path(position.chain)):
-            if frame.first_seq <= version.seq:
-                return frame.epoch == version.epoch
-        return False
+    def leads(self, before: bytes, to: bytes) -> bool:
+        """Whether the frames up to `to` go on from `before`."""
+        while to not in {before, GENESIS.chain}:
+            to = self.frames[to].frame.chain_before
+        return to == before
 
     def fold(self, chain: bytes) -> dict[Place, Written]:
         """Return the records that the frames up to `chain` add up to; the last writer of each key has won."""

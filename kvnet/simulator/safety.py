@@ -309,12 +309,12 @@ class EverythingIsBounded(Checker):
             sizes = core.sizes()
             limits = {
                 "recent_bytes": 8 * RECENT_BYTES_MAX + node.pending_bytes,
-                "kept_asks": members,
+                "kept_asks": len(core.state.neighbours),
                 "disputes": members,
                 "barred": members,
                 "ladder_peers": members,
                 "replaced": members,
-                "children": members,
+                "children": len(core.state.neighbours),
             }
             for what, limit in limits.items():
                 if sizes[what] > limit:

@@ -54,9 +54,7 @@ class Tamperer:
         for message in messages:
             if rng.random() < shares.replay:
                 self.counts["replayed"] += 1
-                world.at(
-                    world.now + rng.uniform(*shares.replay_after_ms), world.deliver_stray, (direction, message)
-                )
+                world.send_stray(direction, message, rng.uniform(*shares.replay_after_ms))
             if rng.random() < shares.drop:
                 self.counts["dropped"] += 1
                 self.holed[direction.link] = None
@@ -64,7 +62,7 @@ class Tamperer:
             if rng.random() < shares.reorder:
                 self.counts["reordered"] += 1
                 self.holed[direction.link] = None
-                world.at(world.now + rng.uniform(0, REORDER_MS_MAX), world.deliver_stray, (direction, message))
+                world.send_stray(direction, message, rng.uniform(0, REORDER_MS_MAX))
                 continue
             carried.append(message)
             if rng.random() < shares.duplicate:

@@ -28,6 +28,7 @@ from kvnet.simulator.swarm import Mode, Plan
 from kvnet.simulator.world import ROOT, World
 
 LOOK_EVERY_EVENTS: Final = 1000
+SETTLE_MS: Final = 1000.0
 LOOK_EVERY_MS: Final = 1000.0
 OPERATOR_EVERY_MS: Final = 1000.0
 REFUSED_LONG_MS: Final = 3000.0
@@ -35,6 +36,8 @@ OPERATOR_PATIENCE_MS: Final = 30_000.0
 """How long a coordinator may take to write again after the heal, with a person's help."""
 STORM_PER_S_MAX: Final = 150.0
 """Control messages a node and second, as the mean over the nodes, that no mix of faults may cause."""
+STORM_OF_ONE_MAX: Final = 1000
+"""The same of any single node."""
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -94,11 +97,16 @@ class Converged(Checker):
     name = "converges"
 
 
-class Operator:
-    """A person who looks after the coordinator: reads why it refuses to write, and does what that says."""
+class Operator(Checker):
+    """A person who looks after the coordinator: reads why it refuses to write, and does what that says.
+
+    One whose disk has lost nothing, and that is alone, never has to be told to accept a loss.
+    """
+
+    name = "needs no help"
 
     def __init__(self, world: World, disturbances: Disturbances) -> None:
-        self.world = world
+        super().__init__(world)
         self.disturbances = disturbances
         self.refused_since: float | None = None
         world.at(world.now, self._look, None)
@@ -114,6 +122,8 @@ class Operator:
             if "--recover" in root.refused_writes and "--accept-loss" not in root.refused_writes:
                 self._restart(accept_loss=False)
             elif long:
+                if not self.disturbances.excuses:
+                    self.fail(f"the coordinator has lost nothing, and refuses: {root.refused_writes}", node=ROOT)
                 self.disturbances.excuses.append("told to accept the loss")
                 self._restart(accept_loss=True)
         world.at(world.now + OPERATOR_EVERY_MS, self._look, None)
@@ -167,7 +177,7 @@ class Watched(ABC):
     def watch_the_tree(self) -> None:
         """Look out for loops of parents and storms from now on."""
         self.loops = ParentLoops(self.world, self.disturbances)
-        self.storm = NoStorm(self.world, messages_per_s_max=STORM_PER_S_MAX)
+        self.storm = NoStorm(self.world, messages_per_s_max=STORM_PER_S_MAX, of_one_node_max=STORM_OF_ONE_MAX)
 
     def write_and_break(self, rng: Random, until_ms: float) -> NothingAcknowledgedIsLost:
         """Have clients write until then, and begin with the faults; return who checks what clients were told."""
@@ -189,9 +199,6 @@ class Watched(ABC):
         world = self.world
         if self.faults is not None:
             self.faults.heal(keep=keep)
-        if "two coordinators" in self.disturbances.excuses and world.root.core is not None:
-            world.crash(ROOT)  # whoever finds that out restarts the one that stays: its new epoch overrules
-            world.start(ROOT)
         Operator(world, self.disturbances)
 
     def converge(self, lost: NothingAcknowledgedIsLost) -> None:
@@ -211,7 +218,16 @@ class Watched(ABC):
                 seq=world.root.disk.position.seq,
             )
         self._converged_ms = world.now - began
+        self._settle()
         lost.finish([node for node in world.live() if node.id not in self.plan.broken])
+
+    def _settle(self) -> None:
+        """Go on until every delivery is judged and every stray message has come; then all must still be equal."""
+        world = self.world
+        world.run_until(max(self.deliveries.last_due_ms, world.last_stray_ms) + SETTLE_MS)
+        if not world.run_while(lambda: bool(self.behind()), world.timers.bound_ms):
+            behind = self.behind()
+            self.converged.fail(f"{', '.join(behind[:5])} fell behind after all had been equal", node=behind[0])
 
     def behind(self) -> list[str]:
         """Return the edges that count and don't stand where the coordinator stands."""

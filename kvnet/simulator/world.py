@@ -149,6 +149,8 @@ class World:
         self._network_rng = Random(self.rng.getrandbits(64))
         self._heap: list[tuple[float, int, Callable[[Any], object], Any]] = []
         self._order = 0
+        self.last_stray_ms = -inf
+        """When the last message that was held back outside its connection is delivered."""
         self._written = 0
         self._frames: dict[bytes, Frame] = {}
         self._twins = 0
@@ -484,7 +486,12 @@ class World:
         """See what has arrived there while its receiver stood still."""
         self._wake(direction, max(self.now, direction.next_due()))
 
-    def deliver_stray(self, stray: tuple[Direction, Message]) -> None:
+    def send_stray(self, direction: Direction, message: Message, after_ms: float) -> None:
+        """Deliver a message out of its order, so much later."""
+        self.last_stray_ms = max(self.last_stray_ms, self.now + after_ms)
+        self.at(self.now + after_ms, self._deliver_stray, (direction, message))
+
+    def _deliver_stray(self, stray: tuple[Direction, Message]) -> None:
         """Deliver a message out of its order, if its two nodes have any link."""
         direction, message = stray
         receiver, sender = direction.receiver, direction.sender.name

@@ -439,5 +439,17 @@ def test_two_members_that_are_ahead_in_its_own_epoch_stop_it() -> None:
     node.receive("b", advert_of(ahead))
     assert "--accept-loss" in node.refused()
     node.said()
+    node.receive("a", advert_of(ahead))
+    node.cut(history(6, epoch=3)[7])  # a commit that was under way
     node.wait(2000)
-    assert not node.said(Beacon), "nobody shall follow it"
+    assert not node.said(Beacon, Subscribe), "it neither leads nor follows until it is started again"
+
+
+def test_two_members_of_a_higher_epoch_stop_it() -> None:
+    """What it went on to write would be thrown away by everybody, though its clients were told it was durable."""
+    node = opened()
+    for peer in ("a", "b"):
+        node.link(peer)
+        node.receive(peer, advert_of(H[3].position._replace(epoch=7)))
+    assert "epoch 7" in node.refused()
+    assert node.reports["rival"] == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
@@ -30,6 +31,9 @@ class Desk:
         self.told = []
         self.problems = []
         self.broken = []
+        self.hold = None
+        """A commit waits for it."""
+        self.applying = threading.Event()
         self.commit = GroupCommit(
             self.writer,
             self,
@@ -44,6 +48,9 @@ class Desk:
         return self.store.position
 
     def apply(self, frames, requests=()):
+        self.applying.set()
+        if self.hold is not None:
+            self.hold.wait(5)
         if self.problems:
             raise self.problems.pop()
         return self.store.apply(frames, requests)
@@ -57,6 +64,7 @@ async def desk(tmp_path):
     desk = Desk(tmp_path)
     await desk.commit.write([CreateNamespace(NAMESPACE, "n")], None)
     desk.told.clear()
+    desk.applying.clear()
     yield desk
     await desk.commit.close()
     desk.store.close()
@@ -106,3 +114,34 @@ async def test_a_commit_that_breaks_beside_the_disk_leaves_nobody_waiting(desk, 
     assert [str(error) for error in desk.broken] == ["broken"]
     with pytest.raises(RequestError, match="stopping"):
         await desk.commit.write(put(b"k"), None)
+
+
+async def test_who_refuses_makes_no_write_durable_that_it_told_was_refused(desk):
+    """The commit that was due ran all the same: a write was answered with 503 and was there afterwards."""
+    before = desk.position
+    write = asyncio.ensure_future(desk.commit.write(put(b"k"), None))
+    await asyncio.sleep(0)
+    desk.commit.refuse("another one writes")
+    with pytest.raises(RequestError, match="another one writes") as refused:
+        await write
+    assert refused.value.status == 503
+    await desk.commit.close()
+    assert desk.position == before
+    assert not desk.told
+
+
+async def test_who_refuses_answers_what_is_on_its_way_to_the_disk(desk):
+    desk.hold = threading.Event()
+    under_way = asyncio.ensure_future(desk.commit.write(put(b"a"), None))
+    await asyncio.to_thread(desk.applying.wait, 5)
+    waiting = asyncio.ensure_future(desk.commit.write(put(b"b"), None))
+    await asyncio.sleep(0)
+    desk.commit.refuse("another one writes")
+    desk.hold.set()
+    version = await under_way
+    assert desk.position.version == version
+    with pytest.raises(RequestError, match="another one writes"):
+        await waiting
+    with pytest.raises(RequestError):
+        await desk.commit.write(put(b"c"), None)
+    assert desk.commit.refuses

@@ -112,18 +112,13 @@ def test_a_path_leads_from_one_frame_to_another_of_the_same_branch() -> None:
     assert history.path(GENESIS.chain) == []
 
 
-def test_a_version_is_held_by_positions_after_it_in_its_own_epoch_only() -> None:
-    maker = a_maker()
-    version = maker.put(SPACE, b"a", b"1")
-    maker.cut()
-    early = maker.frames[0].position
-    maker.open_epoch()
-    maker.cut()
-    history = told(maker)
-    assert history.holds(maker.position, version)
-    assert not history.holds(early, version)
-    assert not history.holds(maker.position, Version(2, version.seq))
-    assert history.holds(maker.position, Version(2, maker.position.seq))
+def test_a_position_leads_to_those_that_go_on_from_it_and_to_no_others() -> None:
+    history, mine, theirs = forked()
+    assert history.leads(mine.frames[0].chain_after, mine.position.chain)
+    assert history.leads(mine.frames[0].chain_after, theirs.position.chain)
+    assert history.leads(GENESIS.chain, mine.position.chain)
+    assert not history.leads(mine.position.chain, mine.frames[0].chain_after)
+    assert not history.leads(theirs.position.chain, mine.position.chain)
 
 
 def test_a_frame_after_what_nobody_wrote_is_no_history() -> None:
