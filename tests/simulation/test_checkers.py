@@ -554,7 +554,7 @@ def test_a_replica_on_which_the_first_writer_wins_is_caught(monkeypatch: pytest.
 def a_run(*faults: AnyFault, mode: Mode = Mode.SAFETY) -> Run:
     """A run of 8 PoPs in which nothing breaks but this."""
     run = Run(load("world-2018").with_pops(8), 1, mode)
-    run.plan = replace(run.plan, faults=faults, broken=(), write_rate=20.0, keys=300)
+    run.drawn = replace(run.drawn, faults=faults, broken=(), write_rate=20.0, keys=300)
     return run
 
 
@@ -571,6 +571,22 @@ def test_a_coordinator_that_never_writes_again_is_caught(monkeypatch: pytest.Mon
     monkeypatch.setattr(Root, "_decide", lambda root: root.state.now > 3000 or decide(root))
     outcome = a_run(Crash(at_ms=1000, lasts_ms=5000, nodes=(ROOT,))).run()
     assert outcome.failed == "converges: the coordinator doesn't write: no reason"
+    assert outcome.node == ROOT
+
+
+def test_a_coordinator_that_needs_accept_loss_for_nothing_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator did what the refusal said, and the run went on as if nothing had been wrong."""
+    decide = Root._decide
+
+    def refuse_unless_told(root: Root) -> None:
+        if root.state.config.fresh or root.state.config.accept_loss:
+            decide(root)
+        else:
+            root._refuse("the network is ahead; start with --accept-loss")
+
+    monkeypatch.setattr(Root, "_decide", refuse_unless_told)
+    outcome = a_run(Crash(at_ms=1000, lasts_ms=5000, nodes=(ROOT,))).run()
+    assert outcome.failed.startswith("needs no help: the coordinator has lost nothing")
     assert outcome.node == ROOT
 
 

@@ -62,7 +62,7 @@ class Conversation:
         config = NodeConfig(
             name=name, root=ROOT, members=tuple(members), nearest=(), root_links=tuple(root_links), **flags
         )
-        self.timers = timers or Timers(late_intervals=2.5)
+        self.timers = timers or Timers()
         self.now = 1000.0
         self.unsent: dict[str, int] = {}
         self.replica = Replica(

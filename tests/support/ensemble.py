@@ -95,7 +95,7 @@ class Ensemble:
         names = dict.fromkeys(chain([ROOT], dials, *dials.values()))
         self.dials = {name: tuple(dials.get(name, ())) for name in names}
         self.rtt_ms = {frozenset(pair.split()): rtt for pair, rtt in (rtt_ms or {}).items()}
-        self.timers = Timers(random_links=0, late_intervals=2.5, **timers)
+        self.timers = Timers(random_links=0, **timers)
         self.now = 0.0
         self.members = {name: Member(SimulatedJournal()) for name in names}
         for name, frames in (disks or {}).items():

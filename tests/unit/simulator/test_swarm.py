@@ -16,9 +16,9 @@ from kvnet.simulator.swarm import (
     KINDS_PER_RUN,
     POPS_MAX,
     POPS_MIN,
+    Draw,
     Mode,
-    Plan,
-    draw_plan,
+    draw,
     size_of,
 )
 from kvnet.simulator.world import ROOT
@@ -31,32 +31,32 @@ REGIONS = sorted({pop.region for pop in TOPOLOGY.pops})
 SEEDS = range(300)
 
 
-def plan_of(seed: int, mode: Mode = Mode.SAFETY) -> Plan:
-    return draw_plan(seed, mode, CODES, REGIONS)
+def drawn_by(seed: int, mode: Mode = Mode.SAFETY) -> Draw:
+    return draw(seed, mode, CODES, REGIONS)
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-def test_the_same_seed_draws_the_same_plan_and_another_another(mode: Mode) -> None:
-    plans = [plan_of(seed, mode) for seed in range(50)]
-    assert plans == [plan_of(seed, mode) for seed in range(50)]
-    assert len({msgspec.json.encode(plan.faults) for plan in plans}) == 50
+def test_the_same_seed_draws_the_same_and_another_another(mode: Mode) -> None:
+    draws = [drawn_by(seed, mode) for seed in range(50)]
+    assert draws == [drawn_by(seed, mode) for seed in range(50)]
+    assert len({msgspec.json.encode(drawn.faults) for drawn in draws}) == 50
 
 
 def test_a_mode_draws_a_mix_of_its_own() -> None:
-    assert len({plan_of(7, mode).kinds for mode in Mode}) == 3
+    assert len({drawn_by(7, mode).kinds for mode in Mode}) == 3
 
 
 def test_every_kind_is_drawn_and_every_mix_is_a_part_of_all() -> None:
-    plans = [plan_of(seed) for seed in SEEDS]
-    drawn = Counter(kind for plan in plans for kind in plan.kinds)
+    draws = [drawn_by(seed) for seed in SEEDS]
+    drawn = Counter(kind for drawn in draws for kind in drawn.kinds)
     assert drawn.keys() == KINDS.keys()
     assert min(drawn.values()) > len(SEEDS) / len(KINDS) / 2, drawn
-    assert {len(plan.kinds) for plan in plans} == set(range(KINDS_PER_RUN[0], KINDS_PER_RUN[1] + 1))
-    assert {len(plan.faults) for plan in plans} == set(range(FAULTS_PER_RUN[0], FAULTS_PER_RUN[1] + 1))
+    assert {len(drawn.kinds) for drawn in draws} == set(range(KINDS_PER_RUN[0], KINDS_PER_RUN[1] + 1))
+    assert {len(drawn.faults) for drawn in draws} == set(range(FAULTS_PER_RUN[0], FAULTS_PER_RUN[1] + 1))
 
 
 def test_every_kind_of_fault_is_among_those_that_are_drawn() -> None:
-    faults = [fault for seed in SEEDS for mode in Mode for fault in plan_of(seed, mode).faults]
+    faults = [fault for seed in SEEDS for mode in Mode for fault in drawn_by(seed, mode).faults]
     tags = Counter(fault.__struct_config__.tag for fault in faults)
     assert set(tags) == {
         *("crash", "crash_in_commit", "pause", "slow", "full_disk", "lying_disk", "slow_disk", "clock", "twin"),
@@ -74,7 +74,7 @@ def test_every_kind_of_fault_is_among_those_that_are_drawn() -> None:
 
 
 def test_everything_else_about_a_network_is_drawn_too() -> None:
-    plans = [plan_of(seed) for seed in SEEDS]
+    draws = [drawn_by(seed) for seed in SEEDS]
     for field, count in {
         "profile": 2,
         "loss": 4,
@@ -85,19 +85,19 @@ def test_everything_else_about_a_network_is_drawn_too() -> None:
         "edge_journal_bytes": 3,
         "edge_durability": 2,
     }.items():
-        assert len({getattr(plan, field) for plan in plans}) == count, field
+        assert len({getattr(drawn, field) for drawn in draws}) == count, field
 
 
 def test_a_loss_that_is_given_overrides_the_drawn_one_and_nothing_else() -> None:
-    given = draw_plan(5, Mode.SAFETY, CODES, REGIONS, loss=0.07)
-    assert given == msgspec.structs.replace(plan_of(5), loss=0.07)
+    given = draw(5, Mode.SAFETY, CODES, REGIONS, loss=0.07)
+    assert given == msgspec.structs.replace(drawn_by(5), loss=0.07)
 
 
 @pytest.mark.parametrize("mode", list(Mode))
 def test_a_plan_travels_as_json(mode: Mode) -> None:
     for seed in range(50):
-        plan = plan_of(seed, mode)
-        assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
+        drawn = drawn_by(seed, mode)
+        assert msgspec.json.decode(msgspec.json.encode(drawn), type=Draw) == drawn
 
 
 @pytest.mark.parametrize("mode", list(Mode))
@@ -105,14 +105,14 @@ def test_a_plan_s_faults_fit_its_network_and_its_time(mode: Mode) -> None:
     world = make_world(16, 1)
     disturbances = Disturbances(world)
     for seed in range(100):
-        plan = plan_of(seed, mode)
-        Breaker(world, disturbances, plan.faults, rng=world.rng)
-        assert all(0 <= fault.at_ms <= FAULTS_MS for fault in plan.faults)
+        drawn = drawn_by(seed, mode)
+        Breaker(world, disturbances, drawn.faults, rng=world.rng)
+        assert all(0 <= fault.at_ms <= FAULTS_MS for fault in drawn.faults)
 
 
 def test_only_torture_does_what_no_connection_does() -> None:
     for seed in range(50):
-        tampers = {mode: sum(isinstance(fault, Tamper) for fault in plan_of(seed, mode).faults) for mode in Mode}
+        tampers = {mode: sum(isinstance(fault, Tamper) for fault in drawn_by(seed, mode).faults) for mode in Mode}
         assert tampers[Mode.SAFETY] == tampers[Mode.LIVENESS] == 0
         assert 1 <= tampers[Mode.TORTURE] <= 3
 
@@ -121,13 +121,13 @@ def test_only_liveness_leaves_edges_broken_for_good_each_by_one_fault() -> None:
     ways: Counter[str] = Counter()
     for seed in range(100):
         for mode in Mode:
-            plan = plan_of(seed, mode)
-            lasting = [fault for fault in plan.faults if fault.lasts_ms == FOREVER_MS]
+            drawn = drawn_by(seed, mode)
+            lasting = [fault for fault in drawn.faults if fault.lasts_ms == FOREVER_MS]
             names = [getattr(fault, "nodes", None) or fault.senders for fault in lasting]
-            assert sorted(names) == sorted((name,) for name in plan.broken)
-            assert ROOT not in plan.broken
-            assert len(plan.broken) <= 8, "half of the network at most"
-            assert bool(plan.broken) == (mode is Mode.LIVENESS)
+            assert sorted(names) == sorted((name,) for name in drawn.broken)
+            assert ROOT not in drawn.broken
+            assert len(drawn.broken) <= 8, "half of the network at most"
+            assert bool(drawn.broken) == (mode is Mode.LIVENESS)
             for fault in lasting:
                 one_way = isinstance(fault, Partition) and (fault.one_way, fault.flapping_ms is None)
                 ways[f"{fault.__struct_config__.tag} {one_way}"] += 1
