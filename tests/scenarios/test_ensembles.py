@@ -116,16 +116,16 @@ def test_a_relay_falls_silent_and_its_children_move() -> None:
         "  250  root -> b Beacon(1.25, head 3)",
         "  500  root -> a Beacon(1.26, head 3)",
         "  500  root -> b Beacon(1.26, head 3)",
-        "  625  c late: no newer beacon",
-        "  625  c -> b Ask(1-2, beacon 1.24)",
-        "  625  c -> b Subscribe(1-2, late)",
-        "  625  b -> c Frames(1-3)",
-        "  625  b -> c Beacon(1.26, head 3)",
-        "  625  d late: no newer beacon",
-        "  625  d -> b Ask(1-2, beacon 1.24)",
-        "  625  d -> b Subscribe(1-2, late)",
-        "  625  b -> d Frames(1-3)",
-        "  625  b -> d Beacon(1.26, head 3)",
+        "  500  c late: no newer beacon",
+        "  500  c -> b Ask(1-2, beacon 1.24)",
+        "  500  c -> b Subscribe(1-2, late)",
+        "  500  b -> c Frames(1-3)",
+        "  500  b -> c Beacon(1.26, head 3)",
+        "  500  d late: no newer beacon",
+        "  500  d -> b Ask(1-2, beacon 1.24)",
+        "  500  d -> b Subscribe(1-2, late)",
+        "  500  b -> d Frames(1-3)",
+        "  500  b -> d Beacon(1.26, head 3)",
         "  750  root -> a Beacon(1.27, head 3)",
         "  750  root -> b Beacon(1.27, head 3)",
         "  750  b -> c Beacon(1.27, head 3)",
@@ -176,43 +176,43 @@ def far_from_help(*, out_of_reach: tuple[str, ...]) -> Ensemble:
 def test_the_first_rung_is_two_members_at_random() -> None:
     net = far_from_help(out_of_reach=())
     assert net.transcript(*REPAIR, of="b", since=1000) == [
-        "  625  b late: no newer beacon",
-        " 1625  b dials m",
-        " 1625  b dials n",
-        " 1625  b -> m LadderAsk(1-1, beacon 1.2)",
-        " 1625  b -> n LadderAsk(1-1, beacon 1.2)",
-        " 1625  b -> m Subscribe(1-1, late)",
-        " 1625  m -> b Frames(1-2)",
+        "  500  b late: no newer beacon",
+        " 1500  b dials m",
+        " 1500  b dials n",
+        " 1500  b -> m LadderAsk(1-1, beacon 1.2)",
+        " 1500  b -> n LadderAsk(1-1, beacon 1.2)",
+        " 1500  b -> m Subscribe(1-1, late)",
+        " 1500  m -> b Frames(1-2)",
     ]
 
 
 def test_the_second_rung_is_two_of_the_coordinators_neighbours() -> None:
     net = far_from_help(out_of_reach=("m", "n"))
     assert net.transcript(*REPAIR, of="b", since=1000) == [
-        "  625  b late: no newer beacon",
-        " 1625  b dials m",
-        " 1625  b dials n",
-        " 2625  b dials x",
-        " 2625  b dials y",
-        " 2625  b -> x LadderAsk(1-1, beacon 1.2)",
-        " 2625  b -> y LadderAsk(1-1, beacon 1.2)",
-        " 2625  b -> x Subscribe(1-1, late)",
-        " 2625  x -> b Frames(1-2)",
+        "  500  b late: no newer beacon",
+        " 1500  b dials m",
+        " 1500  b dials n",
+        " 2500  b dials x",
+        " 2500  b dials y",
+        " 2500  b -> x LadderAsk(1-1, beacon 1.2)",
+        " 2500  b -> y LadderAsk(1-1, beacon 1.2)",
+        " 2500  b -> x Subscribe(1-1, late)",
+        " 2500  x -> b Frames(1-2)",
     ]
 
 
 def test_the_last_rung_is_the_coordinator() -> None:
     net = far_from_help(out_of_reach=("m", "n", "x", "y"))
     assert net.transcript(*REPAIR, of="b", since=1000) == [
-        "  625  b late: no newer beacon",
-        " 1625  b dials m",
-        " 1625  b dials n",
-        " 2625  b dials x",
-        " 2625  b dials y",
-        " 3625  b dials root",
-        " 3625  b -> root LadderAsk(1-1, beacon 1.2)",
-        " 3625  b -> root Subscribe(1-1, late)",
-        " 3625  root -> b Frames(1-2)",
+        "  500  b late: no newer beacon",
+        " 1500  b dials m",
+        " 1500  b dials n",
+        " 2500  b dials x",
+        " 2500  b dials y",
+        " 3500  b dials root",
+        " 3500  b -> root LadderAsk(1-1, beacon 1.2)",
+        " 3500  b -> root Subscribe(1-1, late)",
+        " 3500  root -> b Frames(1-2)",
     ]
 
 
@@ -225,7 +225,7 @@ def test_two_that_could_serve_each_other_wait_for_news_instead() -> None:
     net.part("root", "a")
     net.part("root", "b")
     net.write()
-    net.wait(500)
+    net.wait(400)
     assert net.transcript(Report, Ask, Advert, Subscribe) == [
         "a late: no parent",
         "a -> b Ask(1-1, beacon 1.2)",
@@ -287,20 +287,20 @@ def test_a_loop_of_late_nodes_does_no_harm_and_ends_with_the_next_beacon_from_ou
         "    0  root -> x Frames(1-2)",
         "    0  root -> y Frames(1-2)",
         "  150  a dials x",
-        "  950  a late: no newer beacon",
+        "  700  a late: no newer beacon",
+        "  700  b late: no newer beacon",
+        "  700  c late: no newer beacon",
         "  950  a dials x",
-        "  950  b late: no newer beacon",
-        "  950  c late: no newer beacon",
-        " 1950  a dials x",
-        " 1950  a dials y",
-        " 1950  b dials x",
-        " 1950  b dials y",
-        " 1950  b -> x LadderAsk(1-1, beacon 1.7)",
-        " 1950  b -> x Subscribe(1-1, late)",
-        " 1950  x -> b Frames(1-2)",
-        " 1950  b -> c Frames(1-2)",
-        " 1950  c -> a Frames(1-2)",
-        " 1950  a -> b Frames(1-2)",
+        " 1700  a dials x",
+        " 1700  a dials y",
+        " 1700  b dials x",
+        " 1700  b dials y",
+        " 1700  b -> x LadderAsk(1-1, beacon 1.7)",
+        " 1700  b -> x Subscribe(1-1, late)",
+        " 1700  x -> b Frames(1-2)",
+        " 1700  b -> c Frames(1-2)",
+        " 1700  c -> a Frames(1-2)",
+        " 1700  a -> b Frames(1-2)",
     ]
     assert net.positions() == {**dict.fromkeys(("root", "x", "a", "b", "c"), "1-2"), "y": "1-1"}
     net.wait(45_000)
@@ -455,7 +455,7 @@ def test_a_new_epoch_goes_down_the_tree_as_the_next_frame_does() -> None:
         "    0  b late: no parent",
         "  300  root dials a",
         "  300  root dials b",
-        "  625  c late: no newer beacon",
+        "  500  c late: no newer beacon",
         "  800  root opens epoch 2",
         "  800  a -> root Subscribe(1-3, late)",
         "  800  b -> root Subscribe(1-3, late)",

@@ -208,7 +208,7 @@ def test_a_beacon_of_a_later_epoch_from_below_our_tip_says_that_we_are_left_behi
     assert node.reports["forked"] == 1
     assert node.journal.position == GENESIS
     assert not node.parents
-    node.wait(625)
+    node.wait(500)
     assert {type(message) for _, message in node.said()} >= {Unsubscribe, Ask}, "it looks for the other"
     node.receive("up", advert_of(opening, beacon=(2, 2)))
     node.receive("up", frames_of(*AFTER_LOSS), beacon_of(opening, number=2, path=(ROOT, "up")))

@@ -191,11 +191,11 @@ def test_who_finds_nobody_else_stays() -> None:
     node = node_below()
     node.receive("up", Move())
     node.said()
-    node.wait(600)
-    node.receive("up", beacon_of(HERE, number=2, latency_ms=100, path=(ROOT, "up")))
-    node.wait(600)
-    node.receive("up", beacon_of(HERE, number=3, latency_ms=100, path=(ROOT, "up")))
-    node.receive("other", advert_of(HERE, beacon=(1, 3), latency_ms=300))
+    for number in (2, 3, 4):
+        node.wait(400)
+        assert not node.is_late
+        node.receive("up", beacon_of(HERE, number=number, latency_ms=100, path=(ROOT, "up")))
+    node.receive("other", advert_of(HERE, beacon=(1, 4), latency_ms=300))
     assert node.parents == ["up"], "a second later nobody may be farther away any more"
 
 
