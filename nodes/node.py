@@ -24,6 +24,7 @@ from kvnet.api.service import HttpService
 from kvnet.core import freshness
 from kvnet.core.catalog import Scope
 from kvnet.core.frames import Frame
+from kvnet.core.messages import NO_WAY_MS
 from kvnet.core.operations import Operation
 from kvnet.core.replica import Replica
 from kvnet.core.state import NEVER
@@ -203,12 +204,7 @@ class Node(ABC):
         return self.clock.now_ms(monotonic_ms()) / 1000
 
     def staleness_ms(self) -> float:
-        state = self.core.state
-        if state.beacon_at > NEVER and self.store.position.seq >= state.head_seq:
-            # Frames that wait for a full disk are received, but nobody can read them yet.
-            self._beacon = freshness.BeaconSeen(
-                state.beacon_at, state.beacon_time_ms, state.beacon_held_ms, state.beacon_latency_ms
-            )
+        self._beacon = self.core.state.beacon_seen(self.store.position.seq) or self._beacon
         return freshness.staleness_ms(
             now_ms=monotonic_ms(),
             wall_ms=time.time() * 1000,
@@ -265,7 +261,7 @@ class Node(ABC):
             "links": self.links.peers,
             "rtt_ms": {name: round(neighbour.rtt_typical_ms, 2) for name, neighbour in state.neighbours.items()},
             "late": state.late_since is not None,
-            "latency_ms": round(min(state.latency_ms, 1e9), 2),
+            "latency_ms": round(min(state.latency_ms, NO_WAY_MS), 2),
             "path": list(state.path),
             "staleness_ms": round(self.staleness_ms(), 1),
             "uptime_ms": round(monotonic_ms() - self.started_ms),

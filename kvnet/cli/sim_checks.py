@@ -90,11 +90,8 @@ def run_checks(
     return _code(case, failed)
 
 
-def trace_check(
-    case: Case, number: Number, write: Callable[[str], None], *, only: tuple[str, ...], json_: bool = False
-) -> int:
+def trace_check(case: Case, number: Number, write: Callable[[str], None], *, only: tuple[str, ...]) -> int:
     """Run one of them with its trace as the product; the report goes to stderr."""
-    del json_
     began_s = time.monotonic()
     outcome = outcome_of(case.build(number, trace=Trace(write, only=only)))
     failed = [outcome] if outcome.failed else []

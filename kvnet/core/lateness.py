@@ -74,7 +74,7 @@ class Lateness:
         return state.beacon_at - state.beacon_held_ms + state.timers.late_intervals * state.beacon_interval_ms
 
     def _beacon_is_late(self) -> bool:
-        return self.state.now > self._late_at()
+        return self.state.now >= self._late_at()
 
     def on_newer_beacon(self) -> None:
         """Be on time again, unless it is old itself, or a neighbour is ahead and that is within its grace."""

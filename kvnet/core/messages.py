@@ -24,6 +24,8 @@ CHECKSUM_BYTES: Final = 4
 PATH_HOPS_MAX: Final = 64
 TENTHS_MAX: Final = 1 << 53
 """Times beyond this, 28,000 years, can't be: what is added to them on their way must still fit an integer."""
+NO_WAY_MS: Final = 1e9
+"""The latency that a node tells which has no way from the root."""
 
 
 class BeaconId(NamedTuple):
@@ -43,7 +45,7 @@ class Advert(NamedTuple):
     """Applied, so whoever subscribes can be served from it."""
     beacon: BeaconId
     latency_ms: float
-    """One-way time from the root along my path when that beacon came."""
+    """One-way time from the root along my path when that beacon came; NO_WAY_MS without one."""
     path: tuple[str, ...]
     """The nodes from the root to my parent; empty at the root."""
     children: int

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kvnet.core.events import Connect, Disconnect
-from kvnet.core.messages import Advert
+from kvnet.core.messages import NO_WAY_MS, Advert
 from kvnet.core.sampling import sample
 from kvnet.core.state import NEVER, Neighbour, NodeState
 
@@ -191,7 +191,7 @@ class Overlay:
         advert = Advert(
             state.applied,
             state.advertised_beacon(),
-            min(state.latency_ms, 1e9),
+            min(state.latency_ms, NO_WAY_MS),
             state.path,
             len(state.children),
             state.is_full(),

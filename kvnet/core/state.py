@@ -9,6 +9,7 @@ from math import inf
 from typing import Final
 
 from kvnet.core.events import Effect, JournalPort, LinkPort, Report, Send
+from kvnet.core.freshness import BeaconSeen
 from kvnet.core.messages import Advert, BeaconId, Message
 from kvnet.core.versions import Position
 from kvnet.timers import Timers
@@ -191,6 +192,15 @@ class NodeState:
     def advertised_beacon(self) -> BeaconId:
         """The newest beacon that counts for whoever reads our records: its head is applied."""
         return self.beacon if self.applied.seq >= self.head_seq else NO_BEACON
+
+    def beacon_seen(self, stored_seq: int) -> BeaconSeen | None:
+        """Return the beacon by which a store that reaches `stored_seq` tells its age; None if it isn't that far.
+
+        Frames that wait for a full disk are received, but nobody can read them yet.
+        """
+        if self.beacon_at == NEVER or stored_seq < self.head_seq:
+            return None
+        return BeaconSeen(self.beacon_at, self.beacon_time_ms, self.beacon_held_ms, self.beacon_latency_ms)
 
     def is_newer(self, epoch: int, seq: int, beacon: BeaconId) -> bool:
         """Whether that is newer than what we have, in frames or in beacon."""

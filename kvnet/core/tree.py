@@ -69,7 +69,7 @@ class Tree:
             return
         if state.late_since is not None and not self.is_moving:
             return  # `Lateness.try_move` knows what a late node needs
-        if state.now < self._moving_until:
+        if self.is_moving:
             # Asked to move: any neighbour with our beacon, room, and a path without us will do.
             if advert.beacon >= state.beacon and not advert.full:
                 self._moving_until = NEVER

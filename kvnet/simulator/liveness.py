@@ -23,13 +23,13 @@ LINKING_MS_MAX: Final = 5000.0
 
 @dataclass(slots=True)
 class Ledger:
-    """What became of every delivery: a write, at a node, ten seconds after it could have been there."""
+    """What became of every delivery: a frame, at an edge, looked for when the bound has passed since its fsync."""
 
     in_time: int = 0
     excused: Counter[str] = field(default_factory=Counter)
     """Missing at ten seconds, by what explains it."""
     abandoned: int = 0
-    """Writes of a history that the network left; nobody has to have them."""
+    """Those of a history that the network left; nobody has to have them."""
 
     @property
     def due(self) -> int:

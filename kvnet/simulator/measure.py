@@ -9,7 +9,6 @@ from random import Random
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from kvnet.core.versions import GENESIS
 from kvnet.errors import KvnetError
@@ -354,9 +353,3 @@ def measure(
 def _nobody(done: float) -> None:
     """Hear of progress that nobody follows."""
     del done
-
-
-def with_wan(topology: Topology, *, loss: float | None = None, jitter: float | None = None) -> Topology:
-    """Return the same network with another loss or jitter."""
-    changes = {"loss": loss, "jitter_sigma": jitter}
-    return replace(topology, wan=replace(topology.wan, **{k: v for k, v in changes.items() if v is not None}))

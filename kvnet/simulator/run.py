@@ -8,7 +8,7 @@ from random import Random
 from msgspec.structs import replace
 
 from kvnet.limits import Limits
-from kvnet.simulator.swarm import FAULTS_MS, WARM_UP_MS, Mode, draw_plan, size_of
+from kvnet.simulator.swarm import FAULTS_MS, WARM_UP_MS, Mode, draw, size_of
 from kvnet.simulator.trace import Trace
 from kvnet.simulator.watched import Outcome, Watched
 from kvnet.simulator.world import World
@@ -32,33 +32,33 @@ class Run(Watched):
         """`topology` is as large as is wanted; `loss` overrides what the seed draws."""
         codes = [pop.code for pop in topology.pops]
         regions = sorted({pop.region for pop in topology.pops})
-        plan = draw_plan(seed, mode, codes, regions, loss=loss)
+        drawn = draw(seed, mode, codes, regions, loss=loss)
         wan = replace(
             topology.wan,
-            profile=plan.profile if topology.wan.profile != "matrix" else "matrix",
-            loss=plan.loss,
-            jitter_sigma=plan.jitter_sigma,
+            profile=drawn.profile if topology.wan.profile != "matrix" else "matrix",
+            loss=drawn.loss,
+            jitter_sigma=drawn.jitter_sigma,
         )
-        storage = replace(topology.storage, edge_durability=plan.edge_durability)
+        storage = replace(topology.storage, edge_durability=drawn.edge_durability)
         world = World(
             replace(topology, wan=wan, storage=storage),
             seed=seed,
             limits=Limits(),
-            edge_journal_bytes=plan.edge_journal_bytes,
+            edge_journal_bytes=drawn.edge_journal_bytes,
             tcp=tcp,
             trace=trace,
         )
-        super().__init__(world, plan)
+        super().__init__(world, drawn)
 
     def _run(self) -> None:
-        world, plan = self.world, self.plan
+        world, drawn = self.world, self.drawn
         world.start_all()
         self.watch_the_tree()
         world.run_until(WARM_UP_MS)
         end = WARM_UP_MS + FAULTS_MS
-        lost = self.write_and_break(Random(f"kvnet run {plan.seed}"), end)
+        lost = self.write_and_break(Random(f"kvnet run {drawn.seed}"), end)
         world.run_until(end)
-        self.heal(*plan.broken)
+        self.heal(*drawn.broken)
         self.converge(lost)
         world.look()
 

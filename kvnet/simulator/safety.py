@@ -252,8 +252,7 @@ class StalenessIsABound(Checker):
         if state.beacon != newest:
             delay = self._delay_of(node, state.path[-1], state.beacon)
             self._delays[node.id] = state.beacon, delay
-        if node.disk.position.seq >= state.head_seq:
-            seen = BeaconSeen(state.beacon_at, state.beacon_time_ms, state.beacon_held_ms, state.beacon_latency_ms)
+        if (seen := state.beacon_seen(node.disk.position.seq)) is not None:
             self._beacons[node.id] = seen, delay
 
     def _delay_of(self, node: SimulatedNode, sender: str, beacon: BeaconId) -> float:

@@ -15,7 +15,7 @@ from kvnet.simulator.breaker import Breaker
 from kvnet.simulator.disturbances import Disturbances
 from kvnet.simulator.faults import AnyFault, Partition, read_schedule
 from kvnet.simulator.measure import FORMED_MS_MAX, Experiment
-from kvnet.simulator.swarm import FOREVER_MS, Mode, Plan
+from kvnet.simulator.swarm import FOREVER_MS, Draw, Mode
 from kvnet.simulator.trace import Trace
 from kvnet.simulator.watched import Watched
 from kvnet.simulator.world import ROOT, World
@@ -56,7 +56,7 @@ class ScriptedRun(Watched):
         """Nodes and regions that stay broken, as the schedule calls them."""
         self._progress = progress
         world = World(topology, seed=experiment.seed, tcp=experiment.tcp, trace=trace)
-        plan = Plan(
+        drawn = Draw(
             seed=experiment.seed,
             mode=Mode.LIVENESS if self.kept else Mode.SAFETY,
             pops=len(topology.pops),
@@ -72,7 +72,7 @@ class ScriptedRun(Watched):
             broken=tuple(name for name in world.wan.members(self.kept) if name in world.nodes),
             faults=tuple(schedule),
         )
-        super().__init__(world, plan)
+        super().__init__(world, drawn)
 
     @property
     def writes_ms(self) -> float:
@@ -82,12 +82,12 @@ class ScriptedRun(Watched):
     @property
     def lasts_ms(self) -> float:
         """How long it is written to and broken, from the end of the warm-up on."""
-        faults = self.plan.faults
+        faults = self.drawn.faults
         ends = (fault.at_ms + (fault.lasts_ms if fault.lasts_ms < FOREVER_MS else 0.0) for fault in faults)
         return max(self.writes_ms, *ends)
 
     def _run(self) -> None:
-        world, experiment, broken = self.world, self.experiment, self.plan.broken
+        world, experiment, broken = self.world, self.experiment, self.drawn.broken
         world.start_all()
         if not world.run_while(lambda: not world.is_open or bool(self.behind()), FORMED_MS_MAX):
             behind = self.behind() or [ROOT]

@@ -15,10 +15,11 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
+from kvnet.core.messages import NO_WAY_MS
 from kvnet.errors import ConfigError
 from kvnet.simulator.disturbances import Disturbances
 from kvnet.simulator.node import SimulatedNode
-from kvnet.simulator.swarm import Plan
+from kvnet.simulator.swarm import Draw
 from kvnet.simulator.trace import Trace
 from kvnet.simulator.watched import Outcome
 from kvnet.simulator.world import ROOT, World
@@ -26,8 +27,6 @@ from kvnet.simulator.world import ROOT, World
 LINES_TOLD: Final = 25
 NAMES_TOLD: Final = 6
 REPORTS_TOLD: Final = 3
-LATENCY_MS_NONE: Final = 1e9
-"""As a node without a way to the root advertises it."""
 
 
 class AnyRun(Protocol):
@@ -35,7 +34,7 @@ class AnyRun(Protocol):
 
     world: World
     disturbances: Disturbances
-    plan: Plan
+    drawn: Draw
 
     def run(self) -> Outcome:
         """Run to the end or to the first property that doesn't hold."""
@@ -119,12 +118,12 @@ def outcome_of(run: AnyRun) -> Outcome:
     except Exception as error:  # noqa: BLE001 - a bug of the core or the simulator, to be told with its seed
         frame = extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
-        world, plan = run.world, run.plan
+        world, drawn = run.world, run.drawn
         return Outcome(
-            seed=plan.seed,
-            mode=plan.mode,
-            pops=plan.pops,
-            kinds=plan.kinds,
+            seed=drawn.seed,
+            mode=drawn.mode,
+            pops=drawn.pops,
+            kinds=drawn.kinds,
             faults={},
             events=world.events,
             virtual_ms=round(world.now, 3),
@@ -237,7 +236,7 @@ def _neighbour(node: SimulatedNode, name: str) -> str:
     advert = neighbour.advert
     if advert is None:
         return f"{name}: nothing advertised; {away}"
-    latency = "no way" if advert.latency_ms >= LATENCY_MS_NONE else f"{advert.latency_ms:.1f} ms"
+    latency = "no way" if advert.latency_ms >= NO_WAY_MS else f"{advert.latency_ms:.1f} ms"
     beacon = f"{advert.beacon.epoch}:{advert.beacon.number}"
     where = f"at {advert.position.version}, beacon {beacon}, {latency} from the root"
     return f"{name}: {where}; {away}, told {node.clock_ms() - neighbour.advert_at:.0f} ms ago"

@@ -56,8 +56,8 @@ class Mode(StrEnum):
     TORTURE = "torture"
 
 
-class Plan(Struct, frozen=True, kw_only=True):
-    """Everything that a seed decides."""
+class Draw(Struct, frozen=True, kw_only=True):
+    """Everything that a seed decides, or in its place a schedule that somebody has written."""
 
     seed: int
     mode: Mode
@@ -77,15 +77,14 @@ class Plan(Struct, frozen=True, kw_only=True):
     faults: tuple[AnyFault, ...] = ()
 
 
-class _Draw:
+class _Dice:
     """The dice of one run."""
 
-    def __init__(self, rng: Random, nodes: Sequence[str], regions: Sequence[str], mode: Mode) -> None:
+    def __init__(self, rng: Random, nodes: Sequence[str], regions: Sequence[str]) -> None:
         self.rng = rng
         self.edges = [name for name in nodes if name != ROOT]
         self.nodes = list(nodes)
         self.regions = list(regions)
-        self.mode = mode
 
     def time(self) -> float:
         return round(self.rng.uniform(0, FAULTS_MS), 1)
@@ -107,145 +106,145 @@ class _Draw:
         return a, b
 
 
-def _crash(draw: _Draw) -> AnyFault:
-    rng = draw.rng
-    nodes = (ROOT,) if rng.random() < 0.2 else draw.some(0.3)
+def _crash(dice: _Dice) -> AnyFault:
+    rng = dice.rng
+    nodes = (ROOT,) if rng.random() < 0.2 else dice.some(0.3)
     return Crash(
-        at_ms=draw.time(),
-        lasts_ms=draw.lasting(20_000),
+        at_ms=dice.time(),
+        lasts_ms=dice.lasting(20_000),
         nodes=nodes,
         silent=rng.random() < 0.5,
         power=rng.random() < 0.5,
     )
 
 
-def _wipe(draw: _Draw) -> AnyFault:
-    nodes = (ROOT,) if draw.rng.random() < 0.1 else draw.some(0.3)
-    return Crash(at_ms=draw.time(), lasts_ms=draw.lasting(10_000), nodes=nodes, wiped=True)
+def _wipe(dice: _Dice) -> AnyFault:
+    nodes = (ROOT,) if dice.rng.random() < 0.1 else dice.some(0.3)
+    return Crash(at_ms=dice.time(), lasts_ms=dice.lasting(10_000), nodes=nodes, wiped=True)
 
 
-def _old_disk(draw: _Draw) -> AnyFault:
-    nodes = (ROOT,) if draw.rng.random() < 0.3 else draw.some(0.2)
-    at = draw.time()
-    before = round(draw.rng.uniform(0, at), 1)
-    return Crash(at_ms=at, lasts_ms=draw.lasting(5000), nodes=nodes, disk_from_ms=before)
+def _old_disk(dice: _Dice) -> AnyFault:
+    nodes = (ROOT,) if dice.rng.random() < 0.3 else dice.some(0.2)
+    at = dice.time()
+    before = round(dice.rng.uniform(0, at), 1)
+    return Crash(at_ms=at, lasts_ms=dice.lasting(5000), nodes=nodes, disk_from_ms=before)
 
 
-def _restart(draw: _Draw) -> AnyFault:
+def _restart(dice: _Dice) -> AnyFault:
     """A mass restart: many at once, back within a moment."""
-    return Crash(at_ms=draw.time(), lasts_ms=draw.lasting(2000), nodes=draw.some(1.0))
+    return Crash(at_ms=dice.time(), lasts_ms=dice.lasting(2000), nodes=dice.some(1.0))
 
 
-def _commit(draw: _Draw) -> AnyFault:
-    point = draw.rng.choice(list(CrashPoint))
-    return CrashInCommit(at_ms=draw.time(), lasts_ms=draw.lasting(8000), point=point)
+def _commit(dice: _Dice) -> AnyFault:
+    point = dice.rng.choice(list(CrashPoint))
+    return CrashInCommit(at_ms=dice.time(), lasts_ms=dice.lasting(8000), point=point)
 
 
-def _pause(draw: _Draw) -> AnyFault:
-    nodes = (ROOT,) if draw.rng.random() < 0.2 else draw.some(0.2)
-    return Pause(at_ms=draw.time(), lasts_ms=draw.lasting(30_000), nodes=nodes)
+def _pause(dice: _Dice) -> AnyFault:
+    nodes = (ROOT,) if dice.rng.random() < 0.2 else dice.some(0.2)
+    return Pause(at_ms=dice.time(), lasts_ms=dice.lasting(30_000), nodes=nodes)
 
 
-def _slow(draw: _Draw) -> AnyFault:
-    cpu_ms = draw.rng.choice([0.5, 2.0, 10.0])
-    return Slow(at_ms=draw.time(), lasts_ms=draw.lasting(20_000), nodes=draw.some(0.2), cpu_ms=cpu_ms)
+def _slow(dice: _Dice) -> AnyFault:
+    cpu_ms = dice.rng.choice([0.5, 2.0, 10.0])
+    return Slow(at_ms=dice.time(), lasts_ms=dice.lasting(20_000), nodes=dice.some(0.2), cpu_ms=cpu_ms)
 
 
-def _full(draw: _Draw) -> AnyFault:
-    nodes = (ROOT,) if draw.rng.random() < 0.3 else draw.some(0.2)
-    return FullDisk(at_ms=draw.time(), lasts_ms=draw.lasting(10_000), nodes=nodes)
+def _full(dice: _Dice) -> AnyFault:
+    nodes = (ROOT,) if dice.rng.random() < 0.3 else dice.some(0.2)
+    return FullDisk(at_ms=dice.time(), lasts_ms=dice.lasting(10_000), nodes=nodes)
 
 
-def _lying(draw: _Draw) -> AnyFault:
-    nodes = (ROOT,) if draw.rng.random() < 0.4 else draw.some(0.2)
-    return LyingDisk(at_ms=draw.time(), lasts_ms=draw.lasting(10_000), nodes=nodes)
+def _lying(dice: _Dice) -> AnyFault:
+    nodes = (ROOT,) if dice.rng.random() < 0.4 else dice.some(0.2)
+    return LyingDisk(at_ms=dice.time(), lasts_ms=dice.lasting(10_000), nodes=nodes)
 
 
-def _slow_disk(draw: _Draw) -> AnyFault:
-    most = draw.rng.choice([5.0, 50.0, 2000.0])
-    return SlowDisk(at_ms=draw.time(), lasts_ms=draw.lasting(20_000), least_ms=1.0, most_ms=most)
+def _slow_disk(dice: _Dice) -> AnyFault:
+    most = dice.rng.choice([5.0, 50.0, 2000.0])
+    return SlowDisk(at_ms=dice.time(), lasts_ms=dice.lasting(20_000), least_ms=1.0, most_ms=most)
 
 
-def _clock(draw: _Draw) -> AnyFault:
-    rng = draw.rng
+def _clock(dice: _Dice) -> AnyFault:
+    rng = dice.rng
     step = rng.choice([-1000.0, 1000.0, 0.0, -3_600_000.0, 3_600_000.0])
-    nodes = (ROOT,) if rng.random() < 0.3 else draw.some(0.3)
+    nodes = (ROOT,) if rng.random() < 0.3 else dice.some(0.3)
     drift = rng.uniform(-200, 200)
-    return Clock(at_ms=draw.time(), lasts_ms=FAULTS_MS, nodes=nodes, step_ms=step, drift_ppm=drift)
+    return Clock(at_ms=dice.time(), lasts_ms=FAULTS_MS, nodes=nodes, step_ms=step, drift_ppm=drift)
 
 
-def _twin(draw: _Draw) -> AnyFault:
-    node = ROOT if draw.rng.random() < 0.3 else draw.rng.choice(draw.edges)
-    return Twin(at_ms=draw.time(), lasts_ms=draw.lasting(10_000), node=node)
+def _twin(dice: _Dice) -> AnyFault:
+    node = ROOT if dice.rng.random() < 0.3 else dice.rng.choice(dice.edges)
+    return Twin(at_ms=dice.time(), lasts_ms=dice.lasting(10_000), node=node)
 
 
-def _region(draw: _Draw) -> AnyFault:
+def _region(dice: _Dice) -> AnyFault:
     return Partition(
-        at_ms=draw.time(),
-        lasts_ms=draw.lasting(20_000),
-        senders=(draw.rng.choice(draw.regions),),
-        one_way=draw.rng.random() < 0.3,
+        at_ms=dice.time(),
+        lasts_ms=dice.lasting(20_000),
+        senders=(dice.rng.choice(dice.regions),),
+        one_way=dice.rng.random() < 0.3,
     )
 
 
-def _partition(draw: _Draw) -> AnyFault:
+def _partition(dice: _Dice) -> AnyFault:
     """Any set of nodes cut off from the rest; the coordinator with its relays among them, or alone, at times."""
     return Partition(
-        at_ms=draw.time(),
-        lasts_ms=draw.lasting(20_000),
-        senders=(ROOT, *draw.some(0.3)) if draw.rng.random() < 0.3 else draw.some(0.5),
-        one_way=draw.rng.random() < 0.3,
+        at_ms=dice.time(),
+        lasts_ms=dice.lasting(20_000),
+        senders=(ROOT, *dice.some(0.3)) if dice.rng.random() < 0.3 else dice.some(0.5),
+        one_way=dice.rng.random() < 0.3,
     )
 
 
-def _flapping(draw: _Draw) -> AnyFault:
+def _flapping(dice: _Dice) -> AnyFault:
     return Partition(
-        at_ms=draw.time(),
-        lasts_ms=draw.lasting(20_000),
-        senders=draw.some(0.2),
-        flapping_ms=draw.rng.choice([300.0, 1000.0, 4000.0, 10_000.0]),
+        at_ms=dice.time(),
+        lasts_ms=dice.lasting(20_000),
+        senders=dice.some(0.2),
+        flapping_ms=dice.rng.choice([300.0, 1000.0, 4000.0, 10_000.0]),
     )
 
 
-def _clog(draw: _Draw) -> AnyFault:
+def _clog(dice: _Dice) -> AnyFault:
     """A connection stands still, and what it holds arrives later, or never."""
-    a, b = draw.pair()
-    return Partition(at_ms=draw.time(), lasts_ms=draw.lasting(5000), senders=(a,), receivers=(b,), one_way=True)
+    a, b = dice.pair()
+    return Partition(at_ms=dice.time(), lasts_ms=dice.lasting(5000), senders=(a,), receivers=(b,), one_way=True)
 
 
-def _spike(draw: _Draw) -> AnyFault:
-    a, b = draw.pair()
-    extra = draw.rng.choice([100.0, 500.0, 3000.0])
-    return Spike(at_ms=draw.time(), lasts_ms=draw.lasting(10_000), sender=a, receiver=b, extra_ms=extra)
+def _spike(dice: _Dice) -> AnyFault:
+    a, b = dice.pair()
+    extra = dice.rng.choice([100.0, 500.0, 3000.0])
+    return Spike(at_ms=dice.time(), lasts_ms=dice.lasting(10_000), sender=a, receiver=b, extra_ms=extra)
 
 
-def _burst(draw: _Draw) -> AnyFault:
-    a, b = draw.pair()
+def _burst(dice: _Dice) -> AnyFault:
+    a, b = dice.pair()
     return Burst(
-        at_ms=draw.time(),
-        lasts_ms=draw.lasting(20_000),
+        at_ms=dice.time(),
+        lasts_ms=dice.lasting(20_000),
         sender=a,
         receiver=b,
-        loss=draw.rng.uniform(0.2, 0.9),
-        bad_ms=draw.rng.uniform(100, 5000),
-        good_ms=draw.rng.uniform(500, 5000),
+        loss=dice.rng.uniform(0.2, 0.9),
+        bad_ms=dice.rng.uniform(100, 5000),
+        good_ms=dice.rng.uniform(500, 5000),
     )
 
 
-def _loss(draw: _Draw) -> AnyFault:
-    return Loss(at_ms=draw.time(), lasts_ms=draw.lasting(20_000), loss=draw.rng.choice([0.05, 0.2, 0.4, 0.6]))
+def _loss(dice: _Dice) -> AnyFault:
+    return Loss(at_ms=dice.time(), lasts_ms=dice.lasting(20_000), loss=dice.rng.choice([0.05, 0.2, 0.4, 0.6]))
 
 
-def _bandwidth(draw: _Draw) -> AnyFault:
-    return Bandwidth(at_ms=draw.time(), lasts_ms=draw.lasting(20_000), mbps=draw.rng.choice([1.0, 10.0, 100.0]))
+def _bandwidth(dice: _Dice) -> AnyFault:
+    return Bandwidth(at_ms=dice.time(), lasts_ms=dice.lasting(20_000), mbps=dice.rng.choice([1.0, 10.0, 100.0]))
 
 
-def _hang_up(draw: _Draw) -> AnyFault:
-    a, b = draw.pair()
-    return HangUp(at_ms=draw.time(), a=a, b=b)
+def _hang_up(dice: _Dice) -> AnyFault:
+    a, b = dice.pair()
+    return HangUp(at_ms=dice.time(), a=a, b=b)
 
 
-KINDS: Final[dict[str, Callable[[_Draw], AnyFault]]] = {
+KINDS: Final[dict[str, Callable[[_Dice], AnyFault]]] = {
     "crash": _crash,
     "wipe": _wipe,
     "old disk": _old_disk,
@@ -275,22 +274,20 @@ def size_of(seed: int) -> int:
     return Random(seed).randint(POPS_MIN, POPS_MAX)
 
 
-def draw_plan(
-    seed: int, mode: Mode, pops: Sequence[str], regions: Sequence[str], *, loss: float | None = None
-) -> Plan:
+def draw(seed: int, mode: Mode, pops: Sequence[str], regions: Sequence[str], *, loss: float | None = None) -> Draw:
     """Return what this seed decides for a network of these PoPs; `loss` overrides its own."""
     rng = Random(f"kvnet swarm {seed} {mode}")
-    draw = _Draw(rng, [ROOT, *pops], regions, mode)
+    dice = _Dice(rng, [ROOT, *pops], regions)
     kinds = tuple(rng.sample(sorted(KINDS), rng.randint(*KINDS_PER_RUN)))
     drawn_loss = rng.choice([0.0, 0.0, 0.0, 0.01, 0.05, 0.2])
-    faults = [KINDS[rng.choice(kinds)](draw) for _ in range(rng.randint(*FAULTS_PER_RUN))]
+    faults = [KINDS[rng.choice(kinds)](dice) for _ in range(rng.randint(*FAULTS_PER_RUN))]
     if mode is Mode.TORTURE:
-        faults.extend(_torture(draw))
+        faults.extend(_torture(dice))
     broken: tuple[str, ...] = ()
     if mode is Mode.LIVENESS:
-        broken = draw.some(0.5)
-        faults.extend(_lasting(draw, broken))
-    return Plan(
+        broken = dice.some(0.5)
+        faults.extend(_lasting(dice, broken))
+    return Draw(
         seed=seed,
         mode=mode,
         pops=len(pops),
@@ -308,12 +305,12 @@ def draw_plan(
     )
 
 
-def _torture(draw: _Draw) -> list[AnyFault]:
-    rng = draw.rng
+def _torture(dice: _Dice) -> list[AnyFault]:
+    rng = dice.rng
     return [
         Tamper(
-            at_ms=draw.time(),
-            lasts_ms=draw.lasting(20_000),
+            at_ms=dice.time(),
+            lasts_ms=dice.lasting(20_000),
             drop=rng.choice([0.0, 0.01, 0.2]),
             duplicate=rng.choice([0.0, 0.05, 0.5]),
             reorder=rng.choice([0.0, 0.05, 0.5]),
@@ -325,12 +322,12 @@ def _torture(draw: _Draw) -> list[AnyFault]:
     ]
 
 
-def _lasting(draw: _Draw, broken: Sequence[str]) -> list[AnyFault]:
+def _lasting(dice: _Dice, broken: Sequence[str]) -> list[AnyFault]:
     """Faults of the edges that stay broken, none of which ever ends."""
     faults: list[AnyFault] = []
     for name in broken:
-        at = draw.time()
-        match draw.rng.randrange(4):
+        at = dice.time()
+        match dice.rng.randrange(4):
             case 0:
                 faults.append(Crash(at_ms=at, lasts_ms=FOREVER_MS, nodes=(name,), silent=True))
             case 1:
@@ -339,6 +336,6 @@ def _lasting(draw: _Draw, broken: Sequence[str]) -> list[AnyFault]:
                 faults.append(Partition(at_ms=at, lasts_ms=FOREVER_MS, senders=(name,), flapping_ms=2000.0))
             case _:
                 faults.append(
-                    Partition(at_ms=at, lasts_ms=FOREVER_MS, senders=(name,), one_way=draw.rng.random() < 0.5)
+                    Partition(at_ms=at, lasts_ms=FOREVER_MS, senders=(name,), one_way=dice.rng.random() < 0.5)
                 )
     return faults

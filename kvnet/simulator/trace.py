@@ -10,7 +10,6 @@ Same seed, same lines.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Final
 
 from kvnet.core.events import (
     Applied,
@@ -34,12 +33,20 @@ from kvnet.core.events import (
     Started,
 )
 from kvnet.core.frames import read_span
-from kvnet.core.messages import Advert, Ask, Beacon, Frames, Message, Move, Refused, Subscribe, Unsubscribe
+from kvnet.core.messages import (
+    NO_WAY_MS,
+    Advert,
+    Ask,
+    Beacon,
+    Frames,
+    Message,
+    Move,
+    Refused,
+    Subscribe,
+    Unsubscribe,
+)
 from kvnet.errors import ProtocolError
 from kvnet.simulator.node import SimulatedNode
-
-NO_WAY_MS: Final = 1e9
-"""What a node tells that has none from the root."""
 
 
 class Trace:

@@ -24,7 +24,7 @@ from kvnet.simulator.safety import (
     OneHistory,
     StalenessIsABound,
 )
-from kvnet.simulator.swarm import Mode, Plan
+from kvnet.simulator.swarm import Draw, Mode
 from kvnet.simulator.world import ROOT, World
 
 LOOK_EVERY_EVENTS: Final = 1000
@@ -134,12 +134,12 @@ class Operator(Checker):
 
 
 class Watched(ABC):
-    """A world under a plan, from its start to its verdict."""
+    """A world to which a draw happens, from its start to its verdict."""
 
-    def __init__(self, world: World, plan: Plan) -> None:
+    def __init__(self, world: World, drawn: Draw) -> None:
         """Have everybody watch from now on."""
         self.world = world
-        self.plan = plan
+        self.drawn = drawn
         self.disturbances = Disturbances(world)
         OneHistory(world)
         DurableBeforeSent(world)
@@ -181,17 +181,17 @@ class Watched(ABC):
 
     def write_and_break(self, rng: Random, until_ms: float) -> NothingAcknowledgedIsLost:
         """Have clients write until then, and begin with the faults; return who checks what clients were told."""
-        plan = self.plan
+        drawn = self.drawn
         self.clients = Clients(
             self.world,
             rng,
-            rate=plan.write_rate,
-            keys=plan.keys,
-            value_bytes_max=plan.value_bytes_max,
+            rate=drawn.write_rate,
+            keys=drawn.keys,
+            value_bytes_max=drawn.value_bytes_max,
             until_ms=until_ms,
         )
         lost = NothingAcknowledgedIsLost(self.world, self.disturbances, self.clients)
-        self.faults = Breaker(self.world, self.disturbances, plan.faults, rng=rng)
+        self.faults = Breaker(self.world, self.disturbances, drawn.faults, rng=rng)
         return lost
 
     def heal(self, *keep: str) -> None:
@@ -219,7 +219,7 @@ class Watched(ABC):
             )
         self._converged_ms = world.now - began
         self._settle()
-        lost.finish([node for node in world.live() if node.id not in self.plan.broken])
+        lost.finish([node for node in world.live() if node.id not in self.drawn.broken])
 
     def _settle(self) -> None:
         """Go on until every delivery is judged and every stray message has come; then all must still be equal."""
@@ -232,7 +232,7 @@ class Watched(ABC):
     def behind(self) -> list[str]:
         """Return the edges that count and don't stand where the coordinator stands."""
         head = self.world.root.disk.position
-        broken = self.plan.broken
+        broken = self.drawn.broken
         return [
             node.id
             for node in self.world.nodes.values()
@@ -240,12 +240,12 @@ class Watched(ABC):
         ]
 
     def _outcome(self, *, failed: str = "", node: str = "", seq: int = 0) -> Outcome:
-        plan, ledger = self.plan, self.deliveries.ledger
+        drawn, ledger = self.drawn, self.deliveries.ledger
         return Outcome(
-            seed=plan.seed,
-            mode=plan.mode,
-            pops=plan.pops,
-            kinds=plan.kinds,
+            seed=drawn.seed,
+            mode=drawn.mode,
+            pops=drawn.pops,
+            kinds=drawn.kinds,
             faults=dict(sorted(self.faults.begun.items())) if self.faults else {},
             events=self.world.events,
             virtual_ms=round(self.world.now, 3),

@@ -48,9 +48,9 @@ def test_a_mode_draws_a_mix_of_its_own() -> None:
 
 def test_every_kind_is_drawn_and_every_mix_is_a_part_of_all() -> None:
     draws = [drawn_by(seed) for seed in SEEDS]
-    drawn = Counter(kind for drawn in draws for kind in drawn.kinds)
-    assert drawn.keys() == KINDS.keys()
-    assert min(drawn.values()) > len(SEEDS) / len(KINDS) / 2, drawn
+    kinds = Counter(kind for drawn in draws for kind in drawn.kinds)
+    assert kinds.keys() == KINDS.keys()
+    assert min(kinds.values()) > len(SEEDS) / len(KINDS) / 2, kinds
     assert {len(drawn.kinds) for drawn in draws} == set(range(KINDS_PER_RUN[0], KINDS_PER_RUN[1] + 1))
     assert {len(drawn.faults) for drawn in draws} == set(range(FAULTS_PER_RUN[0], FAULTS_PER_RUN[1] + 1))
 
@@ -94,14 +94,14 @@ def test_a_loss_that_is_given_overrides_the_drawn_one_and_nothing_else() -> None
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-def test_a_plan_travels_as_json(mode: Mode) -> None:
+def test_a_draw_travels_as_json(mode: Mode) -> None:
     for seed in range(50):
         drawn = drawn_by(seed, mode)
         assert msgspec.json.decode(msgspec.json.encode(drawn), type=Draw) == drawn
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-def test_a_plan_s_faults_fit_its_network_and_its_time(mode: Mode) -> None:
+def test_a_draw_s_faults_fit_its_network_and_its_time(mode: Mode) -> None:
     world = make_world(16, 1)
     disturbances = Disturbances(world)
     for seed in range(100):
