@@ -182,6 +182,8 @@ class SimulatedNode:
                     self.world.look_at(link.direction(link.other(self)))
                 if self._deadline < inf:
                     self._arm()
+                if self._retrying:
+                    self._try_again(self.core)
 
     def set_clock(self, *, step_ms: float = 0.0, drift_ppm: float = 0.0) -> None:
         """Set the wall clock by a step, and have the monotonic one run faster or slower from now on."""

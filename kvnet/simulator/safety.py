@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from kvnet.core.entries import DIGEST_MODULUS
 from kvnet.core.events import UNSENT_BYTES_MAX
 from kvnet.core.frames import Frame
 from kvnet.core.freshness import BeaconSeen, staleness_ms
 from kvnet.core.messages import Beacon, BeaconId, Frames, Message
-from kvnet.core.state import NEVER, NO_BEACON
+from kvnet.core.state import NEVER
 from kvnet.core.stream import MESSAGE_FRAME_BYTES, RECENT_BYTES_MAX
 from kvnet.core.versions import GENESIS, Position
 from kvnet.simulator.checking import Checker
@@ -215,8 +215,8 @@ class StalenessIsABound(Checker):
         """By node: the newest beacon whose head it has applied, and how much that was delayed."""
         self._sent: dict[tuple[str, str], dict[BeaconId, tuple[float, float]]] = {}
         """By way: of the last beacons, when each left first, and how much it was delayed by then."""
-        self._delays: dict[str, tuple[BeaconId, float]] = {}
-        """By node: its newest beacon, and how much that was delayed."""
+        self._delays: dict[str, dict[BeaconId, float]] = {}
+        """By node: how much each of its last beacons was delayed; several may come in one turn."""
         self._durable: list[tuple[int, float]] = []
         """(last seq, time of its fsync), in the order of both."""
         self.looked = 0
@@ -232,10 +232,9 @@ class StalenessIsABound(Checker):
         for message in messages:
             if type(message) is Beacon:
                 sent = self._sent.setdefault((node.name, peer), {})
-                delay = 0.0 if node.name == ROOT else self._delays.get(node.id, (NO_BEACON, inf))[1]
+                delay = 0.0 if node.name == ROOT else self._delays.get(node.id, {}).get(message.beacon, inf)
                 sent.setdefault(message.beacon, (self.world.now, delay))
-                while len(sent) > BEACONS_REMEMBERED:
-                    del sent[next(iter(sent))]
+                _forget_oldest(sent)
 
     def on_emptied(self, node: SimulatedNode) -> None:
         self._beacons.pop(node.id, None)
@@ -248,12 +247,12 @@ class StalenessIsABound(Checker):
         if core is None or node.name == ROOT or core.state.beacon_at == NEVER:
             return
         state = core.state
-        newest, delay = self._delays.get(node.id, (NO_BEACON, inf))
-        if state.beacon != newest:
-            delay = self._delay_of(node, state.path[-1], state.beacon)
-            self._delays[node.id] = state.beacon, delay
+        delays = self._delays.setdefault(node.id, {})
+        if state.beacon not in delays:
+            delays[state.beacon] = self._delay_of(node, state.path[-1], state.beacon)
+            _forget_oldest(delays)
         if (seen := state.beacon_seen(node.disk.position.seq)) is not None:
-            self._beacons[node.id] = seen, delay
+            self._beacons[node.id] = seen, delays[state.beacon]
 
     def _delay_of(self, node: SimulatedNode, sender: str, beacon: BeaconId) -> float:
         """Return how much longer the beacon that has just come was under way than the round trips on its path."""
@@ -283,6 +282,11 @@ class StalenessIsABound(Checker):
         error = min(self._disturbances.clock_error_ms, delay_ms) + drift + self._slack_ms
         if true > said + error:
             self.fail(f"{node.id} says at most {said:.0f} ms and lacks a write of {true:.0f} ms ago", node=node.id)
+
+
+def _forget_oldest(of_beacons: dict[BeaconId, Any]) -> None:
+    while len(of_beacons) > BEACONS_REMEMBERED:
+        del of_beacons[next(iter(of_beacons))]
 
 
 class EverythingIsBounded(Checker):
