@@ -30,6 +30,7 @@ SECOND_PARENT_MS: Final = 100.0
 LADDER_WIDTH: Final = 2
 LADDER_RUNGS: Final = 3
 OWN_NEIGHBOURS_EVERY: Final = 8
+ASK_AGAIN_MS: Final = 1000.0
 ROOT_ASKS_PER_SECOND: Final = 10
 ROOT_ASKS_BURST: Final = 20
 SUBSCRIBE_PATIENCE_MS: Final = 1000.0
@@ -161,11 +162,15 @@ class Lateness:
         return able[:count]
 
     def _ask(self, neighbours: list[Neighbour], *, ladder: bool = False) -> None:
+        """Ask these; who was just asked the same and has said nothing since keeps that ask, and will answer."""
         state = self.state
+        ask = Ask(state.tip.epoch, state.tip.seq, state.beacon, ladder)
         for neighbour in neighbours:
-            neighbour.asked_at = state.now
+            is_kept = neighbour.asked == ask and neighbour.advert_at < neighbour.asked_at
+            if is_kept and state.now - neighbour.asked_at < ASK_AGAIN_MS:
+                continue
+            neighbour.asked, neighbour.asked_at = ask, state.now
             self.asks_sent += 1
-            ask = Ask(state.tip.epoch, state.tip.seq, state.beacon, ladder)
             state.send(neighbour.name, ask)
 
     def on_widen(self) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from kvnet.core.events import Effect, JournalPort, LinkPort, Report, Send
 from kvnet.core.freshness import BeaconSeen
-from kvnet.core.messages import Advert, BeaconId, Message
+from kvnet.core.messages import Advert, Ask, BeaconId, Message
 from kvnet.core.versions import Position
 from kvnet.timers import Timers
 
@@ -61,6 +61,8 @@ class Neighbour:
     heard_at: float = NEVER
     useless_until: float = NEVER
     """It refused us: not asked to serve until then."""
+    asked: Ask | None = None
+    """What it was last asked, and when."""
     asked_at: float = NEVER
     sent_away_at: float = NEVER
     """When it was last told that it isn't our parent."""
