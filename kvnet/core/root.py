@@ -23,6 +23,8 @@ LISTEN_MS: Final = 500.0
 LISTEN_MS_MAX: Final = 2000.0
 """Who has written before waits so long for a member to tell where it stands; a handshake alone can take 0.7 s."""
 CATCH_UP_PATIENCE_MS: Final = 5000.0
+ACCEPT_LOSS_MS: Final = 5000.0
+"""Who was told to accept a loss asks no further member for what it lacks after this time."""
 WITNESSES: Final = 2
 """A single member that contradicts the coordinator may itself be the one that is wrong."""
 BUSY_MS: Final = 1000.0
@@ -166,7 +168,7 @@ class Root:
         )
         if is_lost and not config.recover:
             self._refuse("the coordinator's disk is empty but its network has a history; start with --recover")
-        elif best:
+        elif best and not (config.accept_loss and state.now - self._started_at >= ACCEPT_LOSS_MS):
             self._fetch_from(best[-1][1])
             self._catch_up()
         elif config.accept_loss or not (ahead or is_lost):

@@ -424,6 +424,24 @@ def test_nothing_of_another_history_moves_it_and_a_diverged_disk_stops_it() -> N
     assert node.journal.position == EPOCH_2[6].position
 
 
+def test_told_to_accept_the_loss_it_does_not_ask_every_member_in_turn() -> None:
+    """Each of 45 members refused it after a round trip or a lost packet, so that it took half a minute to open.
+
+    Found by swarm simulation in safety mode, seed 580.
+    """
+    node = coordinator(2, accept_loss=True)
+    node.link("a", "b", "c")
+    for peer in ("a", "b", "c"):
+        node.receive(peer, advert_of(H[5].position))
+    node.wait(500)
+    asked = node.told(Subscribe)
+    assert len(asked) == 1
+    node.wait(4600)
+    node.receive(asked[0], refused(Reason.HORIZON, H[5].position))
+    assert node.opened() == 2
+    assert not node.told(Subscribe)
+
+
 def test_two_members_that_are_ahead_in_its_own_epoch_stop_it() -> None:
     """Its disk had lost an epoch, and it opened the same number again: within an epoch nobody gave way, for ever.
 
