@@ -190,7 +190,9 @@ class Replica:
                 if not state.is_barred(peer) and self.lateness.on_ask(peer, message):
                     self.overlay.send_advert(neighbour, wants_echo=False)
             case Subscribe():
-                self.stream.on_subscribe(peer, message)
+                reason = self.stream.on_subscribe(peer, message)
+                if state.is_root and reason is Reason.MISMATCH:
+                    self.root.on_mismatch(peer, message.position)
             case Unsubscribe():
                 state.children.pop(peer, None)
             case Refused():

@@ -55,6 +55,8 @@ class Root:
         self._ahead: dict[str, Position] = {}
         self._elsewhere: set[Position] = set()
         """Positions that aren't on a history that goes on from ours: whoever stands there has nothing for us."""
+        self._rivals: dict[str, Position] = {}
+        """Members that have what no coordinator but another one can have given them."""
         self._tried: set[str] = set()
         self._cuts: deque[float] = deque(maxlen=MANY_FRAMES)
         """When the last frames were cut."""
@@ -97,14 +99,32 @@ class Root:
         tip = self.state.tip
         if position[:2] <= tip[:2]:
             return
-        self._ahead[name] = position
-        witnesses = [other for other, there in self._ahead.items() if there[:2] > tip[:2]]
+        self._rivals[name] = position
+        witnesses = [other for other, there in self._rivals.items() if there[:2] > tip[:2]]
         self.state.report("rival", f"{', '.join(witnesses)} ahead of us, who write epoch {tip.epoch}")
         if len(witnesses) >= min(WITNESSES, len(self.state.config.members)):
             self.stop(
                 f"members are ahead of us, in epoch {position.epoch}: another coordinator writes or has written, "
                 "or this disk has lost writes; stop the other one, put the newest disk in place, "
                 "or start with --accept-loss"
+            )
+
+    def on_mismatch(self, name: str, position: Position) -> None:
+        """Write no more when two members stand on another history of our own epoch, wherever.
+
+        Nobody yields within an epoch. They do to the next one, which a new start opens.
+        """
+        tip = self.state.tip
+        if self.phase is not Phase.OPEN or position.epoch != tip.epoch:
+            return
+        self._rivals[name] = position
+        witnesses = [other for other, there in self._rivals.items() if there.epoch == tip.epoch]
+        self.state.report("rival", f"{', '.join(witnesses)} on another history of our epoch {tip.epoch}")
+        if len(witnesses) >= min(WITNESSES, len(self.state.config.members)):
+            self.stop(
+                f"members are on another history of epoch {tip.epoch}, which another coordinator has begun; "
+                "stop that one and start this one again: all will follow its next epoch, with --accept-loss "
+                "if they are ahead"
             )
 
     def stop(self, why: str) -> None:

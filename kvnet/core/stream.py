@@ -177,7 +177,8 @@ class Stream:
 
     # -- out -------------------------------------------------------------------------------------------------
 
-    def on_subscribe(self, peer: str, message: Subscribe) -> None:
+    def on_subscribe(self, peer: str, message: Subscribe) -> Reason | None:
+        """Serve this peer from its position on; return why not, if not."""
         state = self.state
         theirs, tip = message.position, state.tip
         known = peer in state.children
@@ -193,11 +194,12 @@ class Stream:
             reason = Reason.HORIZON if theirs.seq < state.journal.horizon_seq else Reason.MISMATCH
         if reason is not None:
             self._refuse(peer, reason, theirs)
-            return
+            return reason
         state.children[peer] = Child(peer, theirs.seq)
         self.pump(peer)
         if not known and len(state.children) > state.timers.children_max:
             self.ask_to_move(1, apart_from=peer)
+        return None
 
     def _has_no_room(self, *, late: bool) -> bool:
         state = self.state

@@ -463,6 +463,24 @@ def test_two_members_that_are_ahead_in_its_own_epoch_stop_it() -> None:
     assert not node.said(Beacon, Subscribe), "it neither leads nor follows until it is started again"
 
 
+def test_two_members_on_another_history_of_its_epoch_stop_it() -> None:
+    """It had opened the epoch of a second coordinator, and was ahead of it: within an epoch nobody gives way.
+
+    Found by swarm simulation in liveness mode, seed 483.
+    """
+    node = opened()
+    theirs = H[5].position._replace(epoch=2, chain=b"t" * 16)
+    for peer in ("a", "b"):
+        node.link(peer)
+        node.receive(peer, subscribe(theirs, late=True))
+    assert "start this one again" in node.refused()
+    older = opened()
+    for peer in ("a", "b"):
+        older.link(peer)
+        older.receive(peer, subscribe(theirs._replace(epoch=1), late=True))
+    assert not older.refused(), "who is in an older epoch gives way by itself"
+
+
 def test_two_members_of_a_higher_epoch_stop_it() -> None:
     """What it went on to write would be thrown away by everybody, though its clients were told it was durable."""
     node = opened()
