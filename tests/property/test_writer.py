@@ -156,6 +156,10 @@ class WriterLeadsAStore(RuleBasedStateMachine):
         self.made += 1
         namespace = self.made.to_bytes(16, "big")
         title = f"title {self.made}"
+        if title in self.model.titles.values():  # an earlier namespace was renamed so
+            with pytest.raises(RequestError):
+                self.submit(CreateNamespace(namespace, title), request_id=request_id)
+            return
         self.submit(CreateNamespace(namespace, title), request_id=request_id)
         self.model.records[namespace] = {}
         self.model.titles[namespace] = title
