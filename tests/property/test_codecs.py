@@ -61,7 +61,7 @@ TENTHS = st.integers(-(1 << 50), 1 << 50).map(lambda tenths: tenths / 10)
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
 HASHES = st.binary(min_size=16, max_size=16)
 POSITIONS = st.builds(Position, st.integers(0, EPOCH_MAX - 1), U64, HASHES)
-BEACONS = st.builds(BeaconId, U32, U64)
+BEACONS = st.builds(BeaconId, st.integers(0, EPOCH_MAX - 1), U64)
 PATHS = (st.lists(NAMES, max_size=5) | st.just(["name"] * PATH_HOPS_MAX)).map(tuple)
 
 MESSAGES = st.one_of(
