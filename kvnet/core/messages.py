@@ -202,7 +202,7 @@ def _from_wire(fields: Any) -> Message:
         case [
             1, int() as e, int() as n, int() as head, int() as at, int() as due, int() as lat, int() as held,
             list() as path,
-        ]:  # fmt: skip
+        ] if head >= 0:  # fmt: skip
             return Beacon(_beacon_id(e, n), head, _ms(at), due, _ms(lat), _ms(held), _path(path))
         case [
             2, int() as epoch, int() as seq, bytes() as chain, int() as e, int() as n, int() as lat,

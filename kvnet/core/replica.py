@@ -88,9 +88,8 @@ class Replica:
         state.now = now_ms
         out: list[Effect] = []
         state.out = out
-        if (
-            type(event) is MessageReceived
-        ):  # nearly all that happens is this or the next, and a match takes its time
+        # Nearly all that happens is one of these two, and a match takes its time.
+        if type(event) is MessageReceived:
             self._on_message(event.peer, event.message)
         elif type(event) is Applied:
             self._on_applied(event.position)

@@ -127,11 +127,6 @@ class SimulatedNode:
         return self.core is not None
 
     @property
-    def resumed_at(self) -> float:
-        """When it last began to work again, after a start or a stall."""
-        return max(self.started_at, self.stalled_until)
-
-    @property
     def pending_bytes(self) -> int:
         """Bytes of frames that wait for a full disk."""
         return sum(len(frame.data) for frame in self._frames)

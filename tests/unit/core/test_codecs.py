@@ -47,6 +47,7 @@ def test_a_time_that_could_not_be_passed_on_is_the_peers_fault(at: int, tenths: 
         [[0, "text"]],
         [[1, 1, 1, 1, 1, 1, 1, 1, ["x"] * (PATH_HOPS_MAX + 1)]],
         [[1, 1, 1, 1, 1, 1, 1, 1, [b"x"]]],
+        [[1, 1, 1, -1, 1, 1, 1, 1, []]],
     ],
 )
 def test_these_are_no_messages(body: Any) -> None:

@@ -243,7 +243,7 @@ def test_a_node_that_starts_again_has_its_disk_and_nothing_else() -> None:
     assert node.core is not core
     assert node.disk.position == position != GENESIS
     assert node.core.state.tip == position
-    assert node.resumed_at == world.now
+    assert node.started_at == world.now
     with pytest.raises(AssertionError, match="runs already"):
         world.start(NAME)
     settle(world)
