@@ -12,6 +12,18 @@ The driver (asyncio or simulated) feeds one event at a time and carries out the 
 - `AwaitWritable` ends in one `LinkWritable` as soon as the link has room (at once, in a later turn, if it has it
   already), or in `PeerLost`.
 - `SetDeadline` replaces the deadline before it; a spurious or late `DeadlineReached` is harmless.
+- `BulkSend` dials the peer's second link when there is none; messages to one peer keep their order. `BulkLost` means
+  that it is gone or couldn't be made, with all that was under way on it in both directions.
+- From `BeginBootstrap` on there is a *successor*, an empty replica whose journal begins at that position. `Apply` then
+  adds to its journal, the records aren't touched, and `Applied` speaks of that journal; readers keep what they have.
+  `FinishBootstrap` has it replayed and, if its digest is right, put in the place of the old replica: it ends in one
+  `Bootstrapped`, or in `Diverged`. `AbandonBootstrap` and `Empty` throw it away; nothing comes of what is under way.
+- `SendPage` ends in one `PageSent`, `StorePage` in one `PageStored` after its commit; a page that can't be used ends in
+  `PageUnusable`.
+- `SendChunk` is carried out when the peer's bulk link has room; a chunk that isn't here is answered with
+  `ChunkMissing`. `StoreChunk` ends in one `ChunkStored`.
+- An `Apply` that needs chunks which aren't here waits for them, after one `ChunksLacking`; what lies before them is
+  applied and reported as ever.
 - `Report` is for logs and metrics, and may be dropped.
 
 Both are msgspec's structs, not dataclasses: the core makes some of each for everything that happens, and a frozen
@@ -28,7 +40,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from kvnet.core.frames import Frame
-from kvnet.core.messages import Message
+from kvnet.core.messages import BulkMessage, Message, Page
 from kvnet.core.versions import Position
 
 
@@ -87,6 +99,62 @@ class DeadlineReached(Struct, frozen=True, gc=False):
     """The last `SetDeadline` is due."""
 
 
+class BulkReceived(Struct, frozen=True, gc=False):
+    peer: str
+    message: BulkMessage
+
+
+class BulkLost(Struct, frozen=True, gc=False):
+    """The bulk link is gone, or couldn't be made."""
+
+    peer: str
+
+
+class PageSent(Struct, frozen=True, gc=False):
+    """A page has left for this peer."""
+
+    peer: str
+    until: bytes
+    """Where it ends; b"" for the end of everything."""
+
+
+class PageStored(Struct, frozen=True, gc=False):
+    """The successor has the records of this page."""
+
+    until: bytes
+
+
+class PageUnusable(Struct, frozen=True, gc=False):
+    """The page was cut, altered, or doesn't continue what the successor has; nothing of it was stored."""
+
+    why: str
+
+
+class Bootstrapped(Struct, frozen=True, gc=False):
+    """The successor has taken the old replica's place, verified, and stands at this position."""
+
+    position: Position
+
+
+class ChunkStored(Struct, frozen=True, gc=False):
+    hash: bytes
+    ok: bool
+    """Whether it was what its hash says."""
+
+
+class ChunksLacking(Struct, frozen=True, gc=False):
+    """What is to be applied next needs these chunks."""
+
+    hashes: tuple[bytes, ...]
+
+
+class ChunksReady(Struct, frozen=True, gc=False):
+    """At the coordinator: the chunks of a large value are durable here and shall be offered to all."""
+
+    id: bytes
+    chunks: tuple[bytes, ...]
+
+
 Event = (
     Started
     | PeerUp
@@ -98,6 +166,15 @@ Event = (
     | FramesCut
     | Diverged
     | DeadlineReached
+    | BulkReceived
+    | BulkLost
+    | PageSent
+    | PageStored
+    | PageUnusable
+    | Bootstrapped
+    | ChunkStored
+    | ChunksLacking
+    | ChunksReady
 )
 
 
@@ -147,6 +224,60 @@ class SetDeadline(Struct, frozen=True, gc=False):
     at_ms: float
 
 
+class BulkSend(Struct, frozen=True, gc=False):
+    peer: str
+    message: BulkMessage
+
+
+class BeginBootstrap(Struct, frozen=True, gc=False):
+    """Begin a successor with nothing in it, in place of one that was begun before."""
+
+    position: Position
+    """Where its journal begins."""
+
+
+class StorePage(Struct, frozen=True, gc=False):
+    """Put a page into the successor, instead of whatever it has in that range."""
+
+    page: Page
+
+
+class FinishBootstrap(Struct, frozen=True, gc=False):
+    """Replay the successor's journal, compare its digest, and have it serve."""
+
+    until: Position
+    """The highest position on any of its pages: from there on every frame's digest must be right."""
+    digest: bytes
+    """The donor's there."""
+
+
+class AbandonBootstrap(Struct, frozen=True, gc=False):
+    """Throw the successor away."""
+
+
+class SendPage(Struct, frozen=True, gc=False):
+    """Read the page behind this place and send it."""
+
+    peer: str
+    after: bytes
+
+
+class SendChunk(Struct, frozen=True, gc=False):
+    peer: str
+    hash: bytes
+
+
+class StoreChunk(Struct, frozen=True, gc=False):
+    hash: bytes
+    data: bytes
+
+
+class OfferSettled(Struct, frozen=True, gc=False):
+    """At the coordinator: all members that answer hold these chunks, or their time is over."""
+
+    id: bytes
+
+
 class Report(Struct, frozen=True, gc=False):
     """Something an operator may want to know: `what` is a stable word, `detail` one line."""
 
@@ -155,15 +286,62 @@ class Report(Struct, frozen=True, gc=False):
 
 
 Effect = (
-    Apply | Empty | Send | Connect | Disconnect | AwaitWritable | OpenEpoch | RefuseWrites | SetDeadline | Report
+    Apply
+    | Empty
+    | Send
+    | Connect
+    | Disconnect
+    | AwaitWritable
+    | OpenEpoch
+    | RefuseWrites
+    | SetDeadline
+    | Report
+    | BulkSend
+    | BeginBootstrap
+    | StorePage
+    | FinishBootstrap
+    | AbandonBootstrap
+    | SendPage
+    | SendChunk
+    | StoreChunk
+    | OfferSettled
 )
 
 UNSENT_BYTES_MAX: Final = 128 * 1024
 """A link with this much unsent is full; what the kernel is told as TCP_NOTSENT_LOWAT."""
 
 
+class BootstrapProgress(Struct, frozen=True, gc=False):
+    """How far a successor has come, as its disk tells it after a restart."""
+
+    start: Position
+    """Where its journal began: the lowest position of any page."""
+    until: bytes
+    """The last place it has; b"" before the first page."""
+    whole: bool
+    """The last page is there."""
+    highest: Position
+    """The highest position on any page."""
+    digest: bytes
+    """The donor's there."""
+
+
 class JournalPort(Protocol):
-    """What the core may read of the store; all of it as of the last `Applied`."""
+    """What the core may read of the store; all of it as of the last `Applied`.
+
+    While there is a successor, the journal's part (from `position` on) is the successor's.
+    """
+
+    @property
+    def verified(self) -> bool:
+        """Whether the replica that readers see was ever proven equal to the network's: it may give pages."""
+
+    @property
+    def bootstrap(self) -> BootstrapProgress | None:
+        """The successor's progress; None when there is none."""
+
+    def lacking_chunks(self, hashes: Sequence[bytes]) -> list[bytes]:
+        """Those of these chunks that aren't stored here, each once, in the same order."""
 
     @property
     def position(self) -> Position: ...

@@ -15,6 +15,7 @@ from zlib import crc32
 
 import msgpack
 
+from kvnet.core.entries import CHUNK_HASH_BYTES, HASH_BYTES, KEY_BYTES_MAX, NAMESPACE_ID_BYTES
 from kvnet.core.frames import EPOCH_MAX
 from kvnet.core.versions import CHAIN_BYTES, Position
 from kvnet.errors import ProtocolError
@@ -132,7 +133,91 @@ class Move(NamedTuple):
     """I serve too many: please find another parent if you can do so without harm."""
 
 
-Message = Advert | Ask | Subscribe | Unsubscribe | Refused | Frames | Beacon | Move
+class Offer(NamedTuple):
+    """A large value is on its way: fetch its chunks from me, over the bulk link, and offer them to your children.
+
+    From a parent to its children. Repeating it is harmless; whoever misses it fetches when the entry comes.
+    """
+
+    id: bytes
+    """16 random bytes, drawn by the coordinator."""
+    chunks: tuple[bytes, ...]
+    """Their hashes, in the value's order."""
+
+
+class Holds(NamedTuple):
+    """I and all my children that I offered it to hold what was offered; to whoever offered it, once."""
+
+    id: bytes
+
+
+# -- over the bulk link, a second connection between two nodes: pages and chunks never delay a frame --------------
+
+
+class PagesWanted(NamedTuple):
+    """Send me the records behind this place, page by page; replaces what I wanted before."""
+
+    after: bytes
+    """Namespace id ‖ key of the last record that I have; b"" to begin."""
+    credit: int
+    """Pages that may be sent before I say `PagesCredit`."""
+
+
+class PagesCredit(NamedTuple):
+    """So many pages more: those before are stored."""
+
+    credit: int
+
+
+class Page(NamedTuple):
+    """All records of the places in (`after`, `until`], as of `position`; replaces whatever is there.
+
+    Pages of one donor come in order. `until` b"" is the end of everything.
+    """
+
+    position: Position
+    digest: bytes
+    """The donor's, over all its records at that position."""
+    after: bytes
+    until: bytes
+    body: bytes
+    """As storage/pages.py packs it."""
+
+
+class PagesRefused(NamedTuple):
+    """I can't give you pages: not verified, damaged, or two others are taking some."""
+
+    position: Position
+    """Mine."""
+
+
+class ChunksWanted(NamedTuple):
+    """Send me these chunks, in this order, when you have room; each is answered by Chunk or ChunkMissing."""
+
+    hashes: tuple[bytes, ...]
+
+
+class Chunk(NamedTuple):
+    """A piece of a large value; its hash is checked by whoever stores it."""
+
+    hash: bytes
+    data: bytes
+
+
+class ChunkMissing(NamedTuple):
+    """I don't have that one."""
+
+    hash: bytes
+
+
+BulkMessage = PagesWanted | PagesCredit | Page | PagesRefused | ChunksWanted | Chunk | ChunkMissing
+Message = Advert | Ask | Subscribe | Unsubscribe | Refused | Frames | Beacon | Move | Offer | Holds | BulkMessage
+
+PAGES_CREDIT_MAX: Final = 64
+PLACE_BYTES_MAX: Final = NAMESPACE_ID_BYTES + KEY_BYTES_MAX
+CHUNKS_WANTED_MAX: Final = 128
+CHUNKS_OFFERED_MAX: Final = 1024
+OFFER_ID_BYTES: Final = 16
 
 
 def _tenths(ms: float) -> int:
@@ -169,6 +254,24 @@ def _to_wire(message: Message) -> list[Any]:
             return [6, int(reason), *position, epoch]
         case Move():
             return [7]
+        case Offer(id_, chunks):
+            return [8, id_, *chunks]
+        case Holds(id_):
+            return [9, id_]
+        case PagesWanted(after, credit):
+            return [10, after, credit]
+        case PagesCredit(credit):
+            return [11, credit]
+        case Page(position, digest, after, until, body):
+            return [12, *position, digest, after, until, body]
+        case PagesRefused(position):
+            return [13, *position]
+        case ChunksWanted(hashes):
+            return [14, *hashes]
+        case Chunk(hash_, data):
+            return [15, hash_, data]
+        case ChunkMissing(hash_):
+            return [16, hash_]
 
 
 def _ms(tenths: int) -> float:
@@ -193,6 +296,18 @@ def _path(names: list[Any]) -> tuple[str, ...]:
     if len(names) > PATH_HOPS_MAX or not all(isinstance(name, str) for name in names):
         raise ProtocolError("a path that can't be")
     return tuple(names)
+
+
+def _hashes(hashes: list[Any]) -> tuple[bytes, ...]:
+    if not all(isinstance(each, bytes) and len(each) == CHUNK_HASH_BYTES for each in hashes):
+        raise ProtocolError("a chunk's hash that can't be")
+    return tuple(hashes)
+
+
+def _place(place: bytes) -> bytes:
+    if len(place) > PLACE_BYTES_MAX or 0 < len(place) < NAMESPACE_ID_BYTES:
+        raise ProtocolError("a place that can't be")
+    return place
 
 
 def _from_wire(fields: Any) -> Message:
@@ -225,6 +340,27 @@ def _from_wire(fields: Any) -> Message:
             return Refused(Reason(reason), _position(epoch, seq, chain), newest)
         case [7]:
             return Move()
+        case [8, bytes() as id_, *chunks] if len(id_) == OFFER_ID_BYTES and 0 < len(chunks) <= CHUNKS_OFFERED_MAX:
+            return Offer(id_, _hashes(chunks))
+        case [9, bytes() as id_] if len(id_) == OFFER_ID_BYTES:
+            return Holds(id_)
+        case [10, bytes() as after, int() as credit] if 0 < credit <= PAGES_CREDIT_MAX:
+            return PagesWanted(_place(after), credit)
+        case [11, int() as credit] if 0 < credit <= PAGES_CREDIT_MAX:
+            return PagesCredit(credit)
+        case [
+            12, int() as epoch, int() as seq, bytes() as chain, bytes() as digest, bytes() as after,
+            bytes() as until, bytes() as body,
+        ] if len(digest) == HASH_BYTES and (not until or after < until):  # fmt: skip
+            return Page(_position(epoch, seq, chain), digest, _place(after), _place(until), body)
+        case [13, int() as epoch, int() as seq, bytes() as chain]:
+            return PagesRefused(_position(epoch, seq, chain))
+        case [14, *hashes] if 0 < len(hashes) <= CHUNKS_WANTED_MAX:
+            return ChunksWanted(_hashes(hashes))
+        case [15, bytes() as hash_, bytes() as data] if len(hash_) == CHUNK_HASH_BYTES:
+            return Chunk(hash_, data)
+        case [16, bytes() as hash_] if len(hash_) == CHUNK_HASH_BYTES:
+            return ChunkMissing(hash_)
         case _:
             raise ProtocolError("a message of an unknown kind or shape")
 
