@@ -7,7 +7,10 @@
     │   ├── StorageFull      no room for this write; reads go on
     │   ├── ForeignEnvironment  another cluster's, another node's or a newer format's data
     │   ├── BeyondHorizon    the journal no longer holds what was asked for
-    │   └── Divergence       same position, different digest: stop serving
+    │   ├── Divergence       same position, different digest: stop serving
+    │   ├── StorageDamaged   stored bytes that aren't what was written: stop serving
+    │   ├── PageDamaged      a page or snapshot that was cut or altered: nothing of it is taken
+    │   └── ChunksMissing    an entry whose chunks aren't here yet
     └── RequestError         the client's answer: status, API code, message
 
 Broken invariants are not errors but `assert`s, and they stay on.
@@ -46,6 +49,24 @@ class BeyondHorizon(StorageError):
 
 class Divergence(StorageError):
     """This replica's digest differs from the frame's at the same position."""
+
+
+class StorageDamaged(StorageError):
+    """Bytes on this disk aren't what was written there: the replica must not serve until it is made anew."""
+
+
+class PageDamaged(StorageError):
+    """A page or a snapshot was cut or altered on its way; nothing of it was taken."""
+
+
+class ChunksMissing(StorageError):
+    """What is to be applied needs chunks of a large value that aren't here; nothing was applied."""
+
+    def __init__(self, hashes: tuple[bytes, ...], applicable: int) -> None:
+        super().__init__(f"{len(hashes)} chunks of a large value aren't here yet")
+        self.hashes = hashes
+        self.applicable = applicable
+        """So many of the frames, from the first on, can be applied without them."""
 
 
 class RequestError(KvnetError):

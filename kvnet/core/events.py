@@ -12,18 +12,19 @@ The driver (asyncio or simulated) feeds one event at a time and carries out the 
 - `AwaitWritable` ends in one `LinkWritable` as soon as the link has room (at once, in a later turn, if it has it
   already), or in `PeerLost`.
 - `SetDeadline` replaces the deadline before it; a spurious or late `DeadlineReached` is harmless.
-- `BulkSend` dials the peer's second link when there is none; messages to one peer keep their order. `BulkLost` means
-  that it is gone or couldn't be made, with all that was under way on it in both directions.
-- From `BeginBootstrap` on there is a *successor*, an empty replica whose journal begins at that position. `Apply` then
-  adds to its journal, the records aren't touched, and `Applied` speaks of that journal; readers keep what they have.
-  `FinishBootstrap` has it replayed and, if its digest is right, put in the place of the old replica: it ends in one
-  `Bootstrapped`, or in `Diverged`. `AbandonBootstrap` and `Empty` throw it away; nothing comes of what is under way.
-- `SendPage` ends in one `PageSent`, `StorePage` in one `PageStored` after its commit; a page that can't be used ends in
-  `PageUnusable`.
+- `BulkSend` dials the peer's second link when there is none; messages to one peer keep their order. `BulkLost`
+  tells that it is gone or couldn't be made, with all that was under way on it in both directions.
+- From `BeginBootstrap` on there is a *successor*, an empty replica whose journal begins at that position.
+  `Apply` then adds to its journal, the records aren't touched, and `Applied` speaks of that journal; readers
+  keep what they have. `FinishBootstrap` has it replayed and, if its digest is right, put in the place of the
+  old replica: it ends in one `Bootstrapped`, or in `Diverged`. `AbandonBootstrap` and `Empty` throw it away,
+  with what is under way.
+- `SendPage` ends in one `PageSent`, `StorePage` in one `PageStored` after its commit; a page that can't be used
+  ends in `PageUnusable`.
 - `SendChunk` is carried out when the peer's bulk link has room; a chunk that isn't here is answered with
   `ChunkMissing`. `StoreChunk` ends in one `ChunkStored`.
-- An `Apply` that needs chunks which aren't here waits for them, after one `ChunksLacking`; what lies before them is
-  applied and reported as ever.
+- An `Apply` that needs chunks which aren't here waits for them, after one `ChunksLacking`; what lies before
+  them is applied and reported as ever.
 - `Report` is for logs and metrics, and may be dropped.
 
 Both are msgspec's structs, not dataclasses: the core makes some of each for everything that happens, and a frozen
