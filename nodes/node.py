@@ -34,7 +34,7 @@ from kvnet.limits import Limits
 from kvnet.runtime.driver import Driver
 from kvnet.runtime.server import NodeServer, PeerRoutes
 from kvnet.storage.store import Durability, Store
-from kvnet.topology.schema import COORDINATOR, MONITOR
+from kvnet.topology.schema import COORDINATOR, MONITOR, Topology
 from kvnet.topology.wan import Wan, WanState
 from kvnet.transport.address_book import AddressBook
 from kvnet.transport.feed import PATH as STAMPS_PATH
@@ -54,6 +54,11 @@ MIB: Final = 1 << 20
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 _log = logging.getLogger(__name__)
+
+
+def cluster_id_of(topology: Topology, secret: bytes) -> bytes:
+    """Return the 16 bytes that every environment and snapshot of this cluster carries."""
+    return blake2b(topology.digest().encode(), key=secret[:64], digest_size=16).digest()
 
 
 class Node(ABC):
@@ -78,7 +83,7 @@ class Node(ABC):
         )
         self.rng = random.Random(os.urandom(16))
         self.wan = Wan(topology, context.wan_state)
-        self.cluster_id = blake2b(topology.digest().encode(), key=context.secret[:64], digest_size=16).digest()
+        self.cluster_id = cluster_id_of(topology, context.secret)
         self._fresh = fresh
         self._stop = asyncio.Event()
         self._broken: BaseException | None = None

@@ -13,6 +13,7 @@ _PROC: Final = Path("/proc")
 _LISTENING: Final = "0A"
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _PSS: Final = re.compile(rb"^Pss:\s+(\d+) kB", re.MULTILINE)
+_ANONYMOUS: Final = re.compile(rb"^RssAnon:\s+(\d+) kB", re.MULTILINE)
 _AVAILABLE: Final = re.compile(rb"^MemAvailable:\s+(\d+) kB", re.MULTILINE)
 _TIMEX: Final = struct.Struct("@lli")
 """Of struct timex: maximum and estimated error in microseconds, status."""
@@ -24,6 +25,12 @@ _STA_UNSYNC: Final = 0x40
 def pss_bytes(pid: int) -> int | None:
     """Return the process's memory, each shared page divided by its sharers."""
     found = _PSS.search(_read(_PROC / str(pid) / "smaps_rollup"))
+    return int(found[1]) * 1024 if found else None
+
+
+def anonymous_bytes(pid: int) -> int | None:
+    """Return the memory that is the process's own: no file's pages, none that others share by a file."""
+    found = _ANONYMOUS.search(_read(_PROC / str(pid) / "status"))
     return int(found[1]) * 1024 if found else None
 
 
