@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ from kvnet.core.catalog import Scope
 from kvnet.core.frames import Frame
 from kvnet.core.messages import NO_WAY_MS
 from kvnet.core.operations import Operation
+from kvnet.core.pieces import LargeRoom
 from kvnet.core.replica import Replica
 from kvnet.core.state import NEVER
 from kvnet.core.versions import Position, Version
@@ -84,6 +86,7 @@ class Node(ABC):
         self.rng = random.Random(os.urandom(16))
         self.wan = Wan(topology, context.wan_state)
         self.cluster_id = cluster_id_of(topology, context.secret)
+        self.large_room = LargeRoom()
         self._fresh = fresh
         self._stop = asyncio.Event()
         self._broken: BaseException | None = None
@@ -100,6 +103,8 @@ class Node(ABC):
             async with new_session() as session:
                 await self._serve(session)
         finally:
+            faulthandler.disable()
+            self._crash_file.close()
             self.store.close(clean=self._broken is None)
         return 0 if self._broken is None else 1
 
@@ -113,9 +118,14 @@ class Node(ABC):
             durability=Durability(storage.edge_durability) if edge else Durability.COMMIT,
             map_size_bytes=int(storage.map_size_gib * GIB),
             journal_bytes_max=int(storage.edge_journal_mib * MIB) if edge else None,
+            refillable=edge,
+            tracks_expiries=not edge,
         )
         if store.discarded:
-            _log.warning("the machine went down without a clean stop: the unsynced replica was deleted")
+            _log.error("the replica was thrown away and is made anew from the network: %s", store.discarded)
+        # A flipped bit in one of LMDB's own pages can end the process: the next start then trusts nothing here.
+        self._crash_file = store.crash_file.open("w")
+        faulthandler.enable(self._crash_file)
         return store
 
     async def _serve(self, session: ClientSession) -> None:
@@ -128,7 +138,9 @@ class Node(ABC):
         config = book.config(
             self.name, accept_loss=self.context.accept_loss, recover=self.context.recover, fresh=self._fresh
         )
-        self.core = Replica(config, self.timers, self.store, self.links, self.rng, lambda: time.time() * 1000)
+        self.core = Replica(
+            config, self.timers, self.store.journal, self.links, self.rng, lambda: time.time() * 1000
+        )
         self.clock = freshness.ReplicaClock(self.store.stamp)
         self._beacon: freshness.BeaconSeen | None = None
         self.feed = StampFeed(
@@ -192,6 +204,9 @@ class Node(ABC):
 
     def refuse_writes(self, why: str) -> None:
         raise AssertionError(f"{self.name} was ordered to refuse writes: {why}")
+
+    def offer_settled(self, id_: bytes) -> None:
+        raise AssertionError(f"{self.name} was told of an offer that isn't its own: {id_.hex()}")
 
     @abstractmethod
     def emptied(self) -> None: ...

@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import lmdb
 
+from kvnet.storage import chunks
+from kvnet.storage.chunks import ChunkDatabases
 from kvnet.storage.keys import is_pointer
+from kvnet.storage.records import LARGE, read_replaced
 
 
-def erase(txn: lmdb.Transaction[bytes], queue_db: lmdb._Database, budget: int) -> bool:
+def erase(
+    txn: lmdb.Transaction[bytes], queue_db: lmdb._Database, chunk_dbs: ChunkDatabases, budget: int
+) -> bool:
     """Erase up to `budget` records and pointers; return whether the queue still holds something.
 
-    `txn` must have `records` as its default database.
+    `txn` must have `records` as its default database. A large value's record costs as much as it has chunks, which
+    lose a reference each.
     """
     with txn.cursor(queue_db) as queue, txn.cursor() as records:
         while budget > 0 and queue.first():
             prefix = queue.key()
             found = records.set_range(prefix)
             while found and budget > 0 and (db_key := records.key()).startswith(prefix):
+                stored = records.value()
                 if is_pointer(prefix, db_key):
-                    txn.put(records.value(), b"", db=queue_db)
+                    txn.put(stored, b"", db=queue_db)
+                elif stored[0] & LARGE:
+                    budget -= chunks.refer(txn, chunk_dbs, read_replaced(b"", stored).large, -1)
                 found = records.delete() and bool(records.key())
                 budget -= 1
             if budget > 0:

@@ -93,6 +93,12 @@ def last_end(txn: lmdb.Transaction[memoryview], db: lmdb._Database, seq: int) ->
     return None
 
 
+def last_position(txn: lmdb.Transaction[memoryview], db: lmdb._Database) -> Position | None:
+    """Return where the last frame stored here ends; None if there is none."""
+    with txn.cursor(db) as cursor:
+        return _read(cursor.value()).position if cursor.last() else None
+
+
 def _read(stored: memoryview) -> Frame:
     return read_frame(bytes(stored[CHAIN_BYTES:]), chain_after=bytes(stored[:CHAIN_BYTES]))
 

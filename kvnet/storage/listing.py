@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import lmdb
 
 from kvnet.storage.keys import walk
-from kvnet.storage.records import HEADER_BYTES, read_header
+from kvnet.storage.records import read_listed
 
 LISTED_AT_ONCE: Final = 1000
 """Records that a listing passes in one read transaction, expired ones included."""
@@ -31,7 +31,11 @@ class Stretch(NamedTuple):
 def list_some(
     cursor: lmdb.Cursor[memoryview], root: bytes, prefix: bytes, start: bytes, limit: int, now_s: int
 ) -> Stretch:
-    """Return up to `limit` keys under `root` that begin with `prefix`, from `start` (at least `prefix`) on."""
+    """Return up to `limit` keys under `root` that begin with `prefix`, from `start` (at least `prefix`) on.
+
+    Raises:
+        StorageDamaged: a record isn't what was written.
+    """
     keys: list[ListedKey] = []
     passed = 0
     for key, stored in islice(walk(cursor, root, start), LISTED_AT_ONCE):
@@ -39,10 +43,9 @@ def list_some(
             return Stretch(keys, None)
         passed += 1
         start = key + b"\0"
-        _, _, expires_at, metadata_bytes, _ = read_header(stored)
+        expires_at, metadata = read_listed(key, stored)
         if expires_at and expires_at <= now_s:
             continue
-        metadata = bytes(stored[HEADER_BYTES : HEADER_BYTES + metadata_bytes])
         keys.append(ListedKey(key, metadata, expires_at))
         if len(keys) == limit:
             return Stretch(keys, start)

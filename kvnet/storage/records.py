@@ -1,24 +1,41 @@
-"""A stored record's bytes: a fixed header, then metadata, then value.
+"""A stored record's bytes, the same at every node: what a page carries is what lies on the disk.
 
-epoch u32 | seq u64 | expires at u64 (Unix seconds, 0 for never) | metadata length u32 | hash 16 | metadata | value
+    kind u8 | epoch u32 | seq u64 | hash 16 [| expires at u64] [| metadata length u32 | metadata] | value | crc u32
+
+The kind is 0x80 and flags: which of the optional fields are there, and whether the value is a manifest. The
+checksum is over key and record, so that flipped bits, also a key's, show at every read. It is stored little
+endian behind what it covers: the CRC-32 of the whole is then a constant, and checking it takes no copy.
 """
 
 from __future__ import annotations
 
 import struct
 from typing import Final, NamedTuple
+from zlib import crc32
 
 from kvnet.core.entries import HASH_BYTES
+from kvnet.core.manifest import Manifest
 from kvnet.core.versions import Version
+from kvnet.errors import StorageDamaged
 
-_HEADER = struct.Struct(f">IQQI{HASH_BYTES}s")
+PLAIN: Final = 0x80
+EXPIRES: Final = 1
+METADATA: Final = 2
+LARGE: Final = 4
+KINDS: Final = frozenset(range(PLAIN, PLAIN + 8))
+
+_HEADER = struct.Struct(f">BIQ{HASH_BYTES}s")
+_EXPIRES = struct.Struct(">Q")
+_METADATA = struct.Struct(">I")
 HEADER_BYTES: Final = _HEADER.size
+CHECKSUM_BYTES: Final = 4
+OVERHEAD_BYTES: Final = HEADER_BYTES + CHECKSUM_BYTES
+"""What a record without metadata and expiry has beside its value."""
+_RESIDUE: Final = 0x2144DF1C
+"""The CRC-32 of anything that its own CRC-32 follows, little endian."""
 
-pack_header: Final = _HEADER.pack
-"""(epoch, seq, expires_at, metadata length, hash) -> the header's bytes; for the loop that applies entries."""
-read_header: Final = _HEADER.unpack_from
-unpack_replaced: Final = struct.Struct(f">4xQ12x{HASH_BYTES}s").unpack_from
-"""(seq, hash) of a stored record: all that whoever replaces it needs."""
+_pack_header = _HEADER.pack
+_read_header = _HEADER.unpack_from
 _new: Final = tuple.__new__
 
 
@@ -26,18 +43,140 @@ class StoredRecord(NamedTuple):
     """One record as it lies on the disk; whether it has expired is its reader's business."""
 
     value: bytes
+    """A large value's manifest, packed."""
     metadata: bytes
     """Compact JSON, or b"" for none."""
     expires_at: int
     """Unix seconds, 0 for never."""
-    version: Version
+    epoch: int
+    seq: int
     hash: bytes
+    large: bool
+
+    @property
+    def version(self) -> Version:
+        return Version(self.epoch, self.seq)
 
 
-def read_record(stored: bytes) -> StoredRecord:
-    epoch, seq, expires_at, metadata_bytes, record_hash = read_header(stored)
-    value_at = HEADER_BYTES + metadata_bytes
-    metadata = stored[HEADER_BYTES:value_at] if metadata_bytes else b""
-    # Every read makes these two; past NamedTuple's own __new__ they cost a third of it.
-    version = _new(Version, (epoch, seq))
-    return _new(StoredRecord, (stored[value_at:], metadata, expires_at, version, record_hash))
+def pack_record(
+    key: bytes,
+    value: bytes,
+    metadata: bytes,
+    expires_at: int,
+    epoch: int,
+    seq: int,
+    record_hash: bytes,
+    *,
+    large: bool = False,
+) -> bytes:
+    """Return a record's bytes. What isn't bytes or a number in range ends in TypeError, ValueError or struct.error."""
+    kind = PLAIN
+    between = b""
+    if expires_at < 0:
+        raise ValueError("an expiry before 1970")
+    if expires_at:
+        kind |= EXPIRES
+        between = _EXPIRES.pack(expires_at)
+    if metadata:
+        kind |= METADATA
+        between += _METADATA.pack(len(metadata))
+    if large:
+        kind |= LARGE
+    body = _pack_header(kind, epoch, seq, record_hash) + between + metadata + value
+    return body + crc32(body, crc32(key)).to_bytes(CHECKSUM_BYTES, "little")
+
+
+def is_whole(key: bytes, stored: bytes | memoryview) -> bool:
+    """Whether these are the bytes that were written for this key."""
+    return crc32(stored, crc32(key)) == _RESIDUE and len(stored) >= OVERHEAD_BYTES and stored[0] in KINDS
+
+
+def read_record(key: bytes, stored: bytes) -> StoredRecord:
+    """Read a record, from bytes: below 64 KiB that is faster than from a view into the map.
+
+    Raises:
+        StorageDamaged: it isn't what was written here.
+    """
+    if crc32(stored, crc32(key)) != _RESIDUE:
+        raise damaged(key)
+    kind, epoch, seq, record_hash = _read_header(stored)
+    if kind == PLAIN:
+        # Every read makes this one; past NamedTuple's own __new__ it costs half as much.
+        return _new(StoredRecord, (stored[HEADER_BYTES:-CHECKSUM_BYTES], b"", 0, epoch, seq, record_hash, False))
+    expires_at, metadata, value_at = _optional(key, stored)
+    value = stored[value_at:-CHECKSUM_BYTES]
+    return StoredRecord(value, metadata, expires_at, epoch, seq, record_hash, bool(kind & LARGE))
+
+
+def read_listed(key: bytes, stored: memoryview) -> tuple[int, bytes]:
+    """Return (expires_at, metadata) without looking at the value.
+
+    Raises:
+        StorageDamaged: it isn't what was written here.
+    """
+    if crc32(stored, crc32(key)) != _RESIDUE:
+        raise damaged(key)
+    if stored[0] == PLAIN:
+        return 0, b""
+    return _optional(key, stored)[:2]
+
+
+class Replaced(NamedTuple):
+    """What whoever replaces or removes a record needs of it."""
+
+    seq: int
+    hash: int
+    """As a number, to be subtracted from a digest."""
+    size: int
+    """Bytes of metadata and value, a large value's own size."""
+    expires_at: int
+    large: bytes
+    """A large value's manifest, packed; b"" for any other."""
+
+
+def read_replaced(key: bytes, stored: bytes) -> Replaced:
+    """Read what is replaced, unchecked but for its shape: it is on its way out.
+
+    Raises:
+        StorageDamaged: it isn't a record.
+    """
+    kind, _, seq, record_hash = _read_header(stored)
+    number = int.from_bytes(record_hash, "big")
+    if kind == PLAIN:
+        return _new(Replaced, (seq, number, len(stored) - OVERHEAD_BYTES, 0, b""))
+    expires_at, metadata, value_at = _optional(key, stored)
+    if not kind & LARGE:
+        return Replaced(seq, number, len(metadata) + len(stored) - CHECKSUM_BYTES - value_at, expires_at, b"")
+    manifest = bytes(stored[value_at:-CHECKSUM_BYTES])
+    return Replaced(seq, number, len(metadata) + Manifest.unpack(manifest).size, expires_at, manifest)
+
+
+def read_hash(stored: bytes | memoryview) -> int:
+    """Return a record's hash as a number, to be added to a digest."""
+    return int.from_bytes(stored[HEADER_BYTES - HASH_BYTES : HEADER_BYTES], "big")
+
+
+def damaged(key: bytes) -> StorageDamaged:
+    return StorageDamaged(f"the record of {key[:64]!r} isn't what was written: this replica must be made anew")
+
+
+def _optional(key: bytes, stored: bytes | memoryview) -> tuple[int, bytes, int]:
+    """Return (expires_at, metadata, where the value begins)."""
+    kind = stored[0]
+    if kind not in KINDS:
+        raise damaged(key)
+    at, expires_at, metadata = HEADER_BYTES, 0, b""
+    try:
+        if kind & EXPIRES:
+            (expires_at,) = _EXPIRES.unpack_from(stored, at)
+            at += _EXPIRES.size
+        if kind & METADATA:
+            (size,) = _METADATA.unpack_from(stored, at)
+            at += _METADATA.size
+            metadata = bytes(stored[at : at + size])
+            at += size
+    except struct.error:
+        raise damaged(key) from None
+    if at > len(stored) - CHECKSUM_BYTES:
+        raise damaged(key)
+    return expires_at, metadata, at

@@ -3,7 +3,7 @@
 Both are written by the transaction that changes them, so they are true of the records beside them.
 
     state               position, digest, stamp, the journal's horizon and size, the counters of local numbers
-    namespace/<id>      number u32 | keys u64 | digest 16
+    namespace/<id>      number u32 | keys u64 | bytes u64 | digest 16
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STATE_KEY: Final = b"state"
 TALLY_PREFIX: Final = b"namespace/"
 
 _STATE = struct.Struct(f">IQ{CHAIN_BYTES}s{HASH_BYTES}sQIQ{CHAIN_BYTES}sQQQI")
-_TALLY = struct.Struct(f">{ROOT_BYTES}sQ{HASH_BYTES}s")
+_TALLY = struct.Struct(f">{ROOT_BYTES}sQQ{HASH_BYTES}s")
 
 
 class State(NamedTuple):
@@ -66,17 +66,22 @@ class Tally:
     prefix: bytes
     """Of its keys in `records`: its local number (keys.root_prefix)."""
     keys: int = 0
+    size_bytes: int = 0
+    """Of its keys, metadata and values; a large value counts with its own size."""
     digest: int = 0
     """As State.digest; a transaction under way may leave it outside [0, 2**128), `pack` brings it back."""
 
+    def copied(self) -> Tally:
+        return Tally(self.prefix, self.keys, self.size_bytes, self.digest)
+
     def pack(self) -> bytes:
         self.digest %= DIGEST_MODULUS
-        return _TALLY.pack(self.prefix, self.keys, self.digest.to_bytes(HASH_BYTES, "big"))
+        return _TALLY.pack(self.prefix, self.keys, self.size_bytes, self.digest.to_bytes(HASH_BYTES, "big"))
 
     @classmethod
     def unpack(cls, stored: memoryview) -> Tally:
-        prefix, keys, digest = _TALLY.unpack(stored)
-        return cls(prefix, keys, int.from_bytes(digest, "big"))
+        prefix, keys, size, digest = _TALLY.unpack(stored)
+        return cls(prefix, keys, size, int.from_bytes(digest, "big"))
 
 
 def tally_key(namespace: bytes) -> bytes:

@@ -11,9 +11,10 @@ import lmdb
 
 from kvnet.core.entries import DIGEST_MODULUS, record_hash
 from kvnet.core.versions import Position
+from kvnet.errors import StorageDamaged
 from kvnet.storage.environment import Environment
 from kvnet.storage.keys import walk
-from kvnet.storage.records import HEADER_BYTES, read_header
+from kvnet.storage.records import read_hash, read_record
 from kvnet.storage.state import State, Tally, read_state, read_tallies
 
 SLICE_RECORDS: Final = 1000
@@ -93,14 +94,20 @@ class _Sums:
         self._differing: list[tuple[bytes, bytes]] = []
 
     def add(self, namespace: bytes, key: bytes, stored: memoryview) -> None:
-        epoch, seq, expires_at, metadata_bytes, stored_hash = read_header(stored)
-        value_at = HEADER_BYTES + metadata_bytes
-        metadata, value = bytes(stored[HEADER_BYTES:value_at]), bytes(stored[value_at:])
-        computed = record_hash(namespace, key, value, metadata, expires_at, epoch, seq)
-        if computed != stored_hash:
+        try:
+            record = read_record(key, bytes(stored))
+            computed = record_hash(
+                namespace, key, record.value, record.metadata, record.expires_at, record.epoch, record.seq,
+                large=record.large,
+            )  # fmt: skip
+            if computed != record.hash:
+                self._differing.append((namespace, key))
+            number = int.from_bytes(computed, "big")
+        except StorageDamaged:
             self._differing.append((namespace, key))
+            number = read_hash(stored) + 1  # whatever it was, it isn't that any more
         self._keys[namespace] += 1
-        self._digests[namespace] += int.from_bytes(computed, "big")
+        self._digests[namespace] += number
 
     def compare(self, state: State, tallies: Mapping[bytes, Tally]) -> Verification:
         differing = [

@@ -19,6 +19,7 @@ from kvnet.core import entries, messages, operations
 from kvnet.core.catalog import Scope
 from kvnet.core.entries import DIGEST_MODULUS, Delete, Entry, Epoch, Put
 from kvnet.core.frames import HEADER_BYTES, Frame, chain_of, cut_frame, read_frame, read_span
+from kvnet.core.manifest import CHUNK_BYTES, Manifest
 from kvnet.core.messages import (
     CHECKSUM_BYTES,
     EPOCH_MAX,
@@ -46,9 +47,17 @@ from kvnet.core.operations import (
     RevokeToken,
 )
 from kvnet.core.versions import Position, Version
-from kvnet.errors import Divergence, ProtocolError
+from kvnet.errors import Divergence, ProtocolError, StorageDamaged
 from kvnet.storage.keys import ROOT_BYTES
-from kvnet.storage.records import StoredRecord, pack_header, read_record, unpack_replaced
+from kvnet.storage.records import (
+    StoredRecord,
+    is_whole,
+    pack_record,
+    read_hash,
+    read_listed,
+    read_record,
+    read_replaced,
+)
 from kvnet.storage.state import State, Tally
 from kvnet.storage.store import Store
 from tests.support.frames import FrameMaker
@@ -239,13 +248,56 @@ def test_what_reads_as_an_operation_or_entry_is_written_as_it_came(fields: list[
 # -- on the disk
 
 
-@given(st.binary(), st.binary(), U64, st.builds(Version, U32, U64), HASHES)
+@given(st.binary(), st.binary(), st.binary(), U64, st.builds(Version, U32, U64), HASHES)
 def test_a_stored_record_reads_what_was_written(
-    value: bytes, metadata: bytes, expires_at: int, version: Version, digest: bytes
+    key: bytes, value: bytes, metadata: bytes, expires_at: int, version: Version, digest: bytes
 ) -> None:
-    stored = pack_header(*version, expires_at, len(metadata), digest) + metadata + value
-    assert read_record(stored) == StoredRecord(value, metadata, expires_at, version, digest)
-    assert unpack_replaced(stored[: len(stored) - len(value)]) == (version.seq, digest)
+    stored = pack_record(key, value, metadata, expires_at, *version, digest)
+    assert is_whole(key, stored)
+    record = read_record(key, stored)
+    assert record == StoredRecord(value, metadata, expires_at, *version, digest, large=False)
+    assert record.version == version
+    assert read_listed(key, memoryview(stored)) == (expires_at, metadata)
+    number = int.from_bytes(digest, "big")
+    assert read_hash(stored) == number
+    assert read_replaced(key, stored) == (version.seq, number, len(metadata) + len(value), expires_at, b"")
+
+
+@given(st.binary(), st.binary(), st.binary(max_size=20), U64, st.data())
+def test_a_stored_record_with_a_flipped_bit_or_another_key_is_never_read(
+    key: bytes, value: bytes, metadata: bytes, expires_at: int, data: st.DataObject
+) -> None:
+    stored = pack_record(key, value, metadata, expires_at, 1, 2, bytes(16))
+    flipped = bytearray(stored)
+    flipped[data.draw(st.integers(0, len(stored) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    other = data.draw(st.binary().filter(lambda name: name != key and len(name) == len(key)) | st.just(key + b"x"))
+    for name, damaged in ((key, bytes(flipped)), (other, stored), (key, stored[: data.draw(st.integers(0, 20))])):
+        with pytest.raises(StorageDamaged, match="isn't what was written"):
+            read_record(name, damaged)
+        with pytest.raises(StorageDamaged, match="isn't what was written"):
+            read_listed(name, memoryview(damaged))
+        assert not is_whole(name, damaged)
+
+
+@given(st.binary(max_size=80), st.binary(max_size=8))
+def test_any_bytes_in_a_records_place_are_damage(key: bytes, stored: bytes) -> None:
+    with pytest.raises(StorageDamaged):
+        read_record(key, stored)
+
+
+@given(st.binary(max_size=16), st.integers(1, 4 * CHUNK_BYTES), st.data())
+def test_a_large_record_keeps_its_manifest_and_tells_the_values_size(
+    key: bytes, size: int, data: st.DataObject
+) -> None:
+    count = -(-size // CHUNK_BYTES)
+    names = data.draw(st.lists(st.binary(min_size=32, max_size=32), min_size=count, max_size=count))
+    packed = Manifest(size, tuple(names)).pack()
+    assert Manifest.unpack(packed) == (size, tuple(names))
+    stored = pack_record(key, packed, b"{}", 5, 1, 2, bytes(16), large=True)
+    assert read_record(key, stored) == (packed, b"{}", 5, 1, 2, bytes(16), True)
+    assert read_replaced(key, stored) == (2, 0, size + 2, 5, packed)
+    with pytest.raises(ProtocolError, match="manifest"):
+        Manifest.unpack(packed + bytes(32))
 
 
 DIGESTS = st.integers(0, DIGEST_MODULUS - 1)
@@ -257,7 +309,7 @@ def test_a_stored_state_reads_what_was_written(state: State) -> None:
     assert State.unpack(memoryview(state.pack())) == state
 
 
-@given(st.builds(Tally, st.binary(min_size=ROOT_BYTES, max_size=ROOT_BYTES), U64, DIGESTS))
+@given(st.builds(Tally, st.binary(min_size=ROOT_BYTES, max_size=ROOT_BYTES), U64, U64, DIGESTS))
 def test_a_stored_tally_reads_what_was_written(tally: Tally) -> None:
     assert Tally.unpack(memoryview(tally.pack())) == tally
 

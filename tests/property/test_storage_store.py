@@ -118,7 +118,7 @@ class StoreIsTheFoldOfItsJournal(RuleBasedStateMachine):
         while self.store.erase_some(100):
             pass
         assert_is_fold(self.store, self.maker)
-        with self.store._environment.view() as txn:
+        with self.store.environment.view() as txn:
             assert txn.stat(self.store._records)["entries"] == 0, "records or layers of nobody"
         self.store.close()
         shutil.rmtree(self.folder)

@@ -25,8 +25,14 @@ class Held(NamedTuple):
     value: bytes
     metadata: bytes
     expires_at: int
-    version: Version
+    epoch: int
+    seq: int
     hash: bytes
+    large: bool = False
+
+    @property
+    def version(self) -> Version:
+        return Version(self.epoch, self.seq)
 
 
 class Fold:
@@ -48,7 +54,7 @@ class Fold:
                 case Put(namespace, key, value, metadata, expires_at, _):
                     version = Version(frame.epoch, seq)
                     digest = record_hash(namespace, key, value, metadata, expires_at, *version)
-                    self.records[namespace, key] = Held(value, metadata, expires_at, version, digest)
+                    self.records[namespace, key] = Held(value, metadata, expires_at, *version, digest)
                 case Delete(namespace, key):
                     self.records.pop((namespace, key), None)
                     for place in [place for place in self.records if place[0] == namespace_of(entry)]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kvnet.storage.store import Durability, Store
 from tests.support.frames import FrameMaker
@@ -18,6 +19,7 @@ def open_store(
     durability: Durability = Durability.NONE,
     map_size_bytes: int = 1 << 30,
     journal_bytes_max: int | None = None,
+    **more: Any,
 ) -> Store:
     return Store.open(
         folder,
@@ -26,6 +28,7 @@ def open_store(
         durability=durability,
         map_size_bytes=map_size_bytes,
         journal_bytes_max=journal_bytes_max,
+        **more,
     )
 
 
@@ -42,7 +45,7 @@ def assert_is_fold(store: Store, maker: FrameMaker) -> None:
         assert not more
         for key, (put, version) in records.items():
             stored = store.get(namespace, key)
-            assert stored == (put.value, put.metadata, put.expires_at, version, put.hash)
+            assert stored == (put.value, put.metadata, put.expires_at, *version, put.hash, False)
 
 
 def keys_of(store: Store) -> Mapping[bytes, int]:

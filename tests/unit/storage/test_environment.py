@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 
 import lmdb
 import pytest
 
-from kvnet.errors import ForeignEnvironment, StorageError, StorageFull
-from kvnet.storage import environment
+from kvnet.core.versions import GENESIS
+from kvnet.errors import ForeignEnvironment, StorageDamaged, StorageError, StorageFull
+from kvnet.storage import disk, environment, faults
+from kvnet.storage import folder as data_folder
 from kvnet.storage.store import Durability, Store
+from tests.support.frames import FrameMaker
 from tests.support.stores import CLUSTER_ID, assert_is_fold, open_store
 
 
@@ -28,7 +32,7 @@ def boot(tmp_path, monkeypatch):
         path.write_text(boot_id + "\n")
 
     path = tmp_path / "boot_id"
-    monkeypatch.setattr(environment, "BOOT_ID_PATH", path)
+    monkeypatch.setattr(disk, "BOOT_ID_PATH", path)
     restart("first")
     return restart
 
@@ -124,7 +128,9 @@ def test_a_sync_that_fails_keeps_the_weaker_mark(folder, maker, boot, monkeypatc
     class Unsynced:
         def __init__(self, *arguments, **options):
             self.real = lmdb.Environment(*arguments, **options)
-            self.close = self.real.close
+
+        def __getattr__(self, name):
+            return getattr(self.real, name)
 
         def sync(self, force):
             raise failure("mdb_env_sync", errno.EIO)
@@ -142,7 +148,7 @@ def test_a_sync_that_fails_keeps_the_weaker_mark(folder, maker, boot, monkeypatc
 def test_a_stop_whose_sync_fails_is_not_clean(folder, maker, boot):
     store = open_store(folder)
     write_something(store, maker)
-    real = store._environment.lmdb
+    real = store.environment.lmdb
 
     class Unsynced:
         close = real.close
@@ -150,7 +156,7 @@ def test_a_stop_whose_sync_fails_is_not_clean(folder, maker, boot):
         def sync(self, force):
             raise failure("mdb_env_sync", errno.EIO)
 
-    store._environment.lmdb = Unsynced()
+    store.environment.lmdb = Unsynced()
     with pytest.raises(StorageError, match="can't be used"):
         store.close()
     boot("second")
@@ -203,20 +209,30 @@ def test_a_foreign_environment_is_refused_and_left_alone(folder, maker, node, cl
 @pytest.mark.parametrize("known_by", ["mark", "environment"])
 def test_a_newer_format_is_refused(folder, monkeypatch, known_by):
     with monkeypatch.context() as newer:
-        newer.setattr(environment, "FORMAT", 2)
+        newer.setattr(environment, "FORMAT", 3)
+        newer.setattr(data_folder, "FORMAT", 3)
         open_store(folder).close()
     mark = folder / "mark.json"
     fields = json.loads(mark.read_bytes())
-    mark.write_text(json.dumps(fields | ({"later": 1} if known_by == "mark" else {"format": 1})))
-    with pytest.raises(ForeignEnvironment, match="has format 2, this kvnet reads 1: upgrade"):
+    mark.write_text(json.dumps(fields | ({"later": 1} if known_by == "mark" else {"format": 2})))
+    for refillable in (False, True):
+        with pytest.raises(ForeignEnvironment, match="has format 3, this kvnet reads 2: upgrade"):
+            open_store(folder, refillable=refillable)
+
+
+def test_an_older_format_is_refused_and_the_text_says_how_to_take_the_data_along(folder):
+    open_store(folder).close()
+    mark = folder / "mark.json"
+    mark.write_text(json.dumps({"format": 1, "cluster_id": CLUSTER_ID.hex()}))
+    with pytest.raises(ForeignEnvironment, match="has format 1, this kvnet reads 2: export it"):
         open_store(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"format": 1}', b'{"format": "1"}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"format": 2}', b'{"format": "1"}'])
 def test_a_broken_mark_is_one_clear_error(folder, content):
     open_store(folder).close()
     (folder / "mark.json").write_bytes(content)
-    with pytest.raises(StorageError, match="can't be read: bring back a copy"):
+    with pytest.raises(StorageError, match="can't be read: bring back a snapshot"):
         open_store(folder)
 
 
@@ -229,9 +245,62 @@ def test_an_environment_without_its_mark_is_refused(folder):
 
 def test_a_damaged_environment_is_one_clear_error(folder):
     open_store(folder).close()
-    (folder / "replica" / "data.mdb").write_bytes(b"not an environment" * 1000)
-    with pytest.raises(StorageError, match="no environment that this LMDB can read"):
+    (folder / "replica-1" / "data.mdb").write_bytes(b"not an environment" * 1000)
+    with pytest.raises(StorageDamaged, match="no environment that this LMDB can read"):
         open_store(folder)
+
+
+@pytest.mark.parametrize("left", [0.3, 0.6, 0.9])
+def test_a_truncated_environment_is_one_clear_error(folder, maker, left):
+    """LMDB itself would die of a bus error when it reads behind the end of its file."""
+    _fill(folder, maker)
+    _truncate(folder, left)
+    with pytest.raises(StorageDamaged, match="was cut: .* bytes are left; bring back a snapshot"):
+        open_store(folder)
+
+
+@pytest.mark.parametrize("damage", ["mark lost", "mark broken", "no environment", "cut", "crash"])
+def test_a_refillable_replica_that_is_damaged_begins_anew_and_says_why(folder, maker, damage):
+    _fill(folder, maker)
+    match damage:
+        case "mark lost":
+            (folder / "mark.json").unlink()
+        case "mark broken":
+            (folder / "mark.json").write_bytes(b"{")
+        case "no environment":
+            (folder / "replica-1" / "data.mdb").write_bytes(b"not an environment" * 1000)
+        case "cut":
+            _truncate(folder, 0.5)
+        case "crash":
+            (folder / "crash").write_text("Fatal Python error: Bus error")
+    store = open_store(folder, refillable=True)
+    assert store.discarded
+    assert store.position == GENESIS
+    assert not store.verified
+    another = FrameMaker()
+    another.open_epoch()
+    store.apply([another.cut()])
+    store.close()
+    again = open_store(folder, refillable=True)
+    assert not again.discarded
+    assert again.position.seq == 1
+    again.close()
+    assert [path.name for path in folder.glob("replica*")] == [f"replica-{1 if damage.startswith('mark') else 2}"]
+
+
+def _fill(folder, maker):
+    store = open_store(folder)
+    namespace = maker.create_namespace("a")
+    for number in range(200):
+        maker.put(namespace, b"key-%d" % number, bytes(1000))
+    store.apply([maker.cut()])
+    store.mark_verified()
+    store.close()
+
+
+def _truncate(folder, left):
+    file = folder / "replica-1" / "data.mdb"
+    os.truncate(file, int(file.stat().st_size * left) // 4096 * 4096)
 
 
 def test_a_file_in_the_folders_place_is_one_clear_error(tmp_path):
@@ -252,7 +321,7 @@ def test_a_file_in_the_folders_place_is_one_clear_error(tmp_path):
     ],
 )
 def test_what_the_system_says_becomes_one_line_that_names_the_cure(tmp_path, error, kind, says):
-    translated = environment.translated(error, tmp_path)
+    translated = faults.translated(error, tmp_path)
     assert type(translated) is kind
     assert says in str(translated)
     assert "\n" not in str(translated)
@@ -260,8 +329,8 @@ def test_what_the_system_says_becomes_one_line_that_names_the_cure(tmp_path, err
 
 @pytest.mark.parametrize(("free_bytes", "kind"), [(0, StorageFull), (1 << 40, StorageError)])
 def test_a_write_cut_short_is_a_full_disk_if_it_is_full(tmp_path, monkeypatch, free_bytes, kind):
-    monkeypatch.setattr(environment, "_free_bytes", lambda _: free_bytes)
-    assert type(environment.translated(failure("mdb_txn_commit", errno.EIO), tmp_path)) is kind
+    monkeypatch.setattr(faults, "_free_bytes", lambda _: free_bytes)
+    assert type(faults.translated(failure("mdb_txn_commit", errno.EIO), tmp_path)) is kind
 
 
 def test_a_second_close_does_nothing(folder):

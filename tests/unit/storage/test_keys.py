@@ -5,7 +5,7 @@ from tests.support.stores import open_store
 
 
 def entries(store) -> int:
-    with store._environment.view() as txn:
+    with store.environment.view() as txn:
         return txn.stat(store._records)["entries"]
 
 

@@ -60,7 +60,8 @@ def test_a_put_replaces_the_whole_record(store, maker, namespace):
     frame = maker.cut()
     assert store.apply([frame]) == frame.position == store.position
     stored = store.get(namespace, b"key")
-    assert stored == (b"2", b"", 0, version, record_hash(namespace, b"key", b"2", b"", 0, *version))
+    assert stored == (b"2", b"", 0, *version, record_hash(namespace, b"key", b"2", b"", 0, *version), False)
+    assert stored.version == version
     assert store.stamp == frame.stamp
     assert_is_fold(store, maker)
 
@@ -267,10 +268,10 @@ def test_a_frame_of_another_history_is_a_broken_invariant(store, maker, namespac
 
 
 def test_a_newer_record_is_never_replaced(store, maker, namespace):
-    with store._environment.write() as txn:
+    with store.environment.write() as txn:
         place = store._tallies[namespace].prefix + b"key"
         stored = txn.get(place)
-        txn.put(place, stored[:4] + (99).to_bytes(8, "big") + stored[12:])
+        txn.put(place, stored[:5] + (99).to_bytes(8, "big") + stored[13:])
     for entries in ([Put(namespace, b"key", b"v", b"", 0, bytes(16))], None):
         frame = raw_frame(store, entries or [PLACEHOLDER])
         if entries is None:
@@ -334,7 +335,7 @@ def test_a_namespace_created_and_deleted_in_one_batch_leaves_nothing(store, make
     assert_is_fold(store, maker)
     while store.erase_some(1):
         pass
-    with store._environment.view() as txn:
+    with store.environment.view() as txn:
         assert txn.stat(store._records)["entries"] == 2
 
 
@@ -358,7 +359,7 @@ def test_a_deleted_namespace_is_gone_at_once_and_erased_later_even_after_a_resta
         store.close()
         store = open_store(folder)
     assert rounds > 3
-    with store._environment.view() as txn:
+    with store.environment.view() as txn:
         pointers = sum(1 if number < 10 else 2 for number in range(0, 20, 2))
         assert txn.stat(store._records)["entries"] == 1 + 20 + pointers
     assert_is_fold(store, maker)
@@ -577,7 +578,7 @@ def test_reset_leaves_an_empty_store_that_can_take_another_history(folder, maker
         assert store.get(namespace, b"k" * 2000) is None
         assert not store.titles
         assert store.stats()["journal_bytes"] == 0
-        with store._environment.view() as txn:
+        with store.environment.view() as txn:
             assert txn.stat(store._erasing)["entries"] == 0
         store.close()
         store = open_store(folder)
@@ -618,7 +619,7 @@ def test_verification_finds_a_flipped_bit_and_a_missing_record(store, maker, nam
     maker.put(namespace, b"zero", b"\0" * 10)
     store.apply([maker.cut()])
     assert store.recompute() == (store.position, store.digest, store.digest, [], [])
-    with store._environment.write() as txn:
+    with store.environment.write() as txn:
         place = store._tallies[namespace].prefix + b"zero"
         stored = txn.get(place)
         txn.put(place, stored[:-1] + b"\1")
@@ -626,7 +627,7 @@ def test_verification_finds_a_flipped_bit_and_a_missing_record(store, maker, nam
     assert not found.good
     assert found.differing == [(namespace, b"zero")]
     assert found.digest_recomputed != found.digest_stored == store.digest
-    with store._environment.write() as txn:
+    with store.environment.write() as txn:
         txn.delete(place)
     found = store.recompute()
     assert not found.good
@@ -639,7 +640,7 @@ def test_verification_is_of_one_position_while_the_replica_moves_on(store, maker
         maker.put(namespace, b"%d" % number, b"v")
     store.apply([maker.cut()])
     views = []
-    view = store._environment.view
+    view = store.environment.view
 
     def view_and_move():
         views.append(None)
@@ -649,7 +650,7 @@ def test_verification_is_of_one_position_while_the_replica_moves_on(store, maker
         return view()
 
     monkeypatch.setattr(verification, "SLICE_RECORDS", 5)
-    monkeypatch.setattr(store._environment, "view", view_and_move)
+    monkeypatch.setattr(store.environment, "view", view_and_move)
     found = store.recompute()
     assert len(views) > 2
     assert found.good
