@@ -11,41 +11,20 @@ from typing import Any
 from kvnet.api.backend import WriteResult
 from kvnet.core.catalog import CatalogItem, Cluster, Member, Scope, Token, hash_token
 from kvnet.core.frames import Frame
-from kvnet.core.operations import Operation
+from kvnet.core.operations import Operation, PutLargeValue
 from kvnet.core.versions import Position, Version
 from kvnet.core.writer import Writer
 from kvnet.errors import RequestError
 from kvnet.runtime.forwarding import PATH as WRITE_PATH
 from kvnet.runtime.forwarding import WriteDesk
 from kvnet.runtime.group_commit import NOT_OPEN, GroupCommit
-from kvnet.storage.store import Store
+from kvnet.runtime.large_values import LargeValues
 from nodes.cluster import RunFolder
 from nodes.context import NodeContext
 from nodes.files import replace_file
 from nodes.node import Node, run
 
 _log = logging.getLogger(__name__)
-
-
-class _LoopStore:
-    """The store as the driver may use it: erasing belongs to the committing thread."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    @property
-    def position(self) -> Position:
-        return self._store.position
-
-    def apply(self, frames: Sequence[Frame]) -> Position:
-        return self._store.apply(frames)
-
-    def reset(self) -> None:
-        self._store.reset()
-
-    def erase_some(self, budget: int = 0) -> bool:
-        del budget
-        return False
 
 
 class Coordinator(Node):
@@ -57,14 +36,18 @@ class Coordinator(Node):
         self._mark = RunFolder(context.data).history_file
         super().__init__(context, fresh=not self._mark.exists())
         self._commit: GroupCommit | None = None
+        self._large_values: LargeValues | None = None
         self._refused = "The coordinator is starting; try again"
-
-    def driven_store(self) -> Any:
-        return _LoopStore(self.store)
 
     def peer_routes(self) -> dict[str, Any]:
         members = {pop.code for pop in self.topology.pops}
-        desk = WriteDesk(self.me, members, self._write_durably, value_bytes_max=self.limits.value_bytes_max)
+        desk = WriteDesk(
+            self.me,
+            members,
+            self._write_durably,
+            value_bytes_max=self.limits.value_bytes_max,
+            room=self.large_room,
+        )
         return {**super().peer_routes(), WRITE_PATH: desk.handle}
 
     # -- opening ---------------------------------------------------------------------------------------------
@@ -82,6 +65,7 @@ class Coordinator(Node):
             on_durable=self._on_durable,
             broken=self.broken,
         )
+        self._large_values = LargeValues(self._commit, self.store, feed=self.driver.feed)
         self._commit.commit_soon()
 
     def _founding_items(self) -> list[CatalogItem]:
@@ -124,15 +108,28 @@ class Coordinator(Node):
     def begin(self) -> None:
         """Writing begins with the epoch, when the core orders it."""
 
+    def offer_settled(self, id_: bytes) -> None:
+        if self._large_values is not None:
+            self._large_values.settle(id_)
+
     async def end(self) -> None:
+        if self._large_values is not None:
+            self._large_values.close()
         if self._commit is not None:
             await self._commit.close()
 
     # -- writing ---------------------------------------------------------------------------------------------
 
     async def _write_durably(self, operations: Sequence[Operation], request_id: bytes | None) -> Version:
-        if self._commit is None or self._commit.refuses:
+        if self._commit is None or self._large_values is None or self._commit.refuses:
             raise RequestError(503, NOT_OPEN, self._refused, headers={"Retry-After": "1"})
+        match operations:
+            case [PutLargeValue() as operation]:
+                return await self._large_values.write(operation, request_id)
+            case _ if any(isinstance(operation, PutLargeValue) for operation in operations):
+                raise RequestError(400, 10012, "invalid request body: a large value comes alone")
+            case _:
+                pass
         return await self._commit.write(operations, request_id)
 
     async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult:

@@ -12,6 +12,7 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Final, Literal
 
@@ -31,8 +32,9 @@ from kvnet.core.pieces import LargeRoom
 from kvnet.core.replica import Replica
 from kvnet.core.state import NEVER
 from kvnet.core.versions import Position, Version
-from kvnet.errors import ConfigError, RequestError
+from kvnet.errors import ConfigError, RequestError, StorageDamaged
 from kvnet.limits import Limits
+from kvnet.runtime.bulk import BulkLane
 from kvnet.runtime.driver import Driver
 from kvnet.runtime.server import NodeServer, PeerRoutes
 from kvnet.storage.store import Durability, Store
@@ -41,9 +43,9 @@ from kvnet.topology.wan import Wan, WanState
 from kvnet.transport.address_book import AddressBook
 from kvnet.transport.feed import PATH as STAMPS_PATH
 from kvnet.transport.feed import StampFeed
-from kvnet.transport.handshake import START_ID_BYTES, Identity
+from kvnet.transport.handshake import START_ID_BYTES, Identity, Purpose
+from kvnet.transport.links import BULK_PATH, PeerLinks
 from kvnet.transport.links import PATH as LINKS_PATH
-from kvnet.transport.links import PeerLinks
 from kvnet.transport.shaping import Shaper, monotonic_ms
 from kvnet.transport.signing import HEADER, check
 from kvnet.transport.sockets import new_session
@@ -141,6 +143,11 @@ class Node(ABC):
         self.core = Replica(
             config, self.timers, self.store.journal, self.links, self.rng, lambda: time.time() * 1000
         )
+        bulk_links = PeerLinks(
+            self.me, session, self.shaper, url_of=topology.url_of, known=known, purpose=Purpose.BULK
+        )
+        self.bulk_links = bulk_links
+        self.bulk = BulkLane(bulk_links, partial(self.store.chunk, checked=False))
         self.clock = freshness.ReplicaClock(self.store.stamp)
         self._beacon: freshness.BeaconSeen | None = None
         self.feed = StampFeed(
@@ -151,7 +158,15 @@ class Node(ABC):
             position_seq=lambda: self.store.position.seq,
             counters=self.counters,
         )
-        self.driver = Driver(self.core, self.driven_store(), self.links, self, on_applied=self.on_applied)
+        self.driver = Driver(
+            self.core,
+            self.store,
+            self.links,
+            self.bulk,
+            self,
+            on_applied=self.on_applied,
+            erases=self.role == "edge",
+        )
         if self.role == "edge" and self.store.position.seq:
             self.feed.add((*self.store.position.version, time.time() * 1000), self.store.position.seq)
         service = HttpService(self, extra={"/peer": PeerRoutes(self.peer_routes()).handle})
@@ -166,6 +181,8 @@ class Node(ABC):
             await self.end()
             self.driver.stop()
             self.feed.close()
+            self.bulk.stop()
+            await self.bulk_links.close()
             await self.links.close()
             self.shaper.close()
             await server.stop()
@@ -180,13 +197,10 @@ class Node(ABC):
     async def end(self) -> None:
         """Finish what this role has begun."""
 
-    def driven_store(self) -> Any:
-        """The store as the driver may use it."""
-        return self.store
-
     def peer_routes(self) -> dict[str, Any]:
         return {
             LINKS_PATH: self.links.accept,
+            BULK_PATH: self.bulk_links.accept,
             STAMPS_PATH: self.feed.accept,
             VERIFY_PATH: self._verify,
             WAN_PATH: self._change_wan,
@@ -241,6 +255,9 @@ class Node(ABC):
     async def wait_for(self, version: Version, timeout_ms: float) -> bool:
         return await self.driver.wait_for(version, timeout_ms)
 
+    def damaged(self, damage: StorageDamaged) -> None:
+        self.driver.damaged(damage)
+
     def counters(self) -> Mapping[str, Any]:
         """What the monitor and `/status` are told, counted since this start."""
         stream, links = self.core.stream, self.links.counters
@@ -288,6 +305,7 @@ class Node(ABC):
             "store": self.store.stats(),
             "counters": dict(self.counters()),
             "driver": self.driver.status(),
+            "large_values": self.core.offers.status(),
         }
 
     # -- for other nodes and the command line ----------------------------------------------------------------

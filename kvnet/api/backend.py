@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 from kvnet.core.catalog import Cluster, Namespace, Token
 from kvnet.core.operations import Operation
+from kvnet.core.pieces import LargeRoom
 from kvnet.core.versions import Position, Version
+from kvnet.errors import StorageDamaged
 from kvnet.limits import Limits
 from kvnet.storage.store import ListedKey, StoredRecord
 
@@ -40,6 +42,8 @@ class StoreView(Protocol):
     def list_keys(
         self, namespace: bytes, prefix: bytes, after: bytes | None, limit: int, now_s: int
     ) -> tuple[list[ListedKey], bool]: ...
+    def chunk(self, name: bytes) -> bytes | None: ...
+    def lacking_chunks(self, names: Sequence[bytes]) -> list[bytes]: ...
 
 
 class Backend(Protocol):
@@ -55,6 +59,10 @@ class Backend(Protocol):
 
     @property
     def limits(self) -> Limits: ...
+    @property
+    def large_room(self) -> LargeRoom:
+        """How many large values may still come in."""
+
     @property
     def store(self) -> StoreView: ...
 
@@ -76,6 +84,9 @@ class Backend(Protocol):
 
     async def wait_for(self, version: Version, timeout_ms: float) -> bool:
         """Whether this replica reached the version in time."""
+
+    def damaged(self, damage: StorageDamaged) -> None:
+        """What was read isn't what was written: the node must not serve until its replica is made anew."""
 
     def status(self) -> dict[str, Any]:
         """Everything `/status` tells."""

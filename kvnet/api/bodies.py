@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from email.message import Message
 from email.parser import BytesHeaderParser
 from typing import Any, Final
@@ -13,6 +14,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from kvnet.api import codes
 from kvnet.api.codes import Problem
+from kvnet.core.entries import INLINE_VALUE_BYTES_MAX
+from kvnet.core.pieces import LargeValue, Pieces
 
 SILENCE_S_MAX: Final = 30
 """How long nothing of a body may come."""
@@ -33,12 +36,63 @@ async def read_body(request: web.BaseRequest, bytes_max: int, problem: Problem) 
         RequestError: `problem` if it is longer, and what else can go wrong with a body.
         ConnectionError: the client is gone.
     """
+    chunks: list[bytes] = []
+    await _receive(request, bytes_max, problem, chunks.append)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def read_value(
+    request: web.BaseRequest, bytes_max: int, problem: Problem, take_room: Callable[[], object]
+) -> bytes | LargeValue:
+    """As `read_body`, of a body that is a value: a large one is cut into chunks while it comes.
+
+    `take_room` is called, once, as soon as it is known to be large.
+    """
+    pieces = Pieces()
+    has_room = (request.content_length or 0) > INLINE_VALUE_BYTES_MAX
+    if has_room:
+        take_room()
+
+    def add(chunk: bytes) -> None:
+        nonlocal has_room
+        if not has_room and pieces.size + len(chunk) > INLINE_VALUE_BYTES_MAX:
+            has_room = True
+            take_room()
+        pieces.add(chunk)
+
+    await _receive(request, bytes_max, problem, add)
+    return pieces.end()
+
+
+async def read_large_body(
+    request: web.BaseRequest, bytes_max: int, problem: Problem, take_room: Callable[[], object]
+) -> bytearray:
+    """As `read_body`, of a body that may be long: in one piece, and never in memory twice."""
+    body = bytearray()
+    long = INLINE_VALUE_BYTES_MAX + FORM_OVERHEAD_BYTES
+    has_room = (request.content_length or 0) > long
+    if has_room:
+        take_room()
+
+    def add(chunk: bytes) -> None:
+        nonlocal has_room
+        if not has_room and len(body) + len(chunk) > long:
+            has_room = True
+            take_room()
+        body.extend(chunk)
+
+    await _receive(request, bytes_max, problem, add)
+    return body
+
+
+async def _receive(
+    request: web.BaseRequest, bytes_max: int, problem: Problem, add: Callable[[bytes], None]
+) -> None:
     announced = request.content_length
     if announced is not None and announced > bytes_max:
         raise problem.error(length=announced, limit=bytes_max)
     await _meet_expectation(request)
     content = request.content
-    chunks: list[bytes] = []
     size = 0
     try:
         while True:
@@ -49,11 +103,11 @@ async def read_body(request: web.BaseRequest, bytes_max: int, problem: Problem) 
                 async with asyncio.timeout(SILENCE_S_MAX):
                     chunk = await content.readany()
             if not chunk:
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                return
             size += len(chunk)
             if size > bytes_max:
                 raise problem.error(length=f"more than {bytes_max}", limit=bytes_max)
-            chunks.append(chunk)
+            add(chunk)
     except TimeoutError:
         raise codes.BODY_TOO_SLOW.error(seconds=SILENCE_S_MAX) from None
     except (web.RequestPayloadError, HttpProcessingError):
@@ -95,8 +149,8 @@ def form_boundary(content_type: str) -> bytes | None:
     return boundary
 
 
-def parse_form(body: bytes, boundary: bytes) -> dict[str, bytes]:
-    """Return the parts of a form by name, verbatim; the first of several of one name counts.
+def find_parts(body: bytes | bytearray, boundary: bytes) -> dict[str, tuple[int, int]]:
+    """Return by name where a form's parts begin and end; the first of several of one name counts.
 
     The body is whole and bounded already, so its parts are found by searching for the delimiter: a streaming
     reader would copy a large value once more and bring its own, laxer, grammar.
@@ -104,7 +158,7 @@ def parse_form(body: bytes, boundary: bytes) -> dict[str, bytes]:
     Raises:
         RequestError: not a form, or one of absurd proportions.
     """
-    parts: dict[str, bytes] = {}
+    parts: dict[str, tuple[int, int]] = {}
     delimiter = b"\r\n--" + boundary
     if body.startswith(delimiter[2:]):
         at = len(delimiter) - 2
@@ -121,14 +175,14 @@ def parse_form(body: bytes, boundary: bytes) -> dict[str, bytes]:
             raise codes.MULTIPART_INVALID.error(what="a part's headers are endless")
         begin = header_end + 4
         end = _find(body, delimiter, begin, "its last boundary is missing")
-        name = _part_name(body[line_end + 2 : header_end])
+        name = _part_name(bytes(body[line_end + 2 : header_end]))
         if name not in parts:
-            parts[name] = body[begin:end]
+            parts[name] = begin, end
         at = end + len(delimiter)
     raise codes.MULTIPART_INVALID.error(what=f"more than {PARTS_MAX} parts")
 
 
-def _find(body: bytes, wanted: bytes, start: int, otherwise: str) -> int:
+def _find(body: bytes | bytearray, wanted: bytes, start: int, otherwise: str) -> int:
     at = body.find(wanted, start)
     if at < 0:
         raise codes.MULTIPART_INVALID.error(what=otherwise)

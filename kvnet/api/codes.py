@@ -137,6 +137,10 @@ STILL_BEHIND: Final = Problem(
     "ask another PoP, or wait longer with KV-Wait-Timeout-Ms",
 )
 
+DAMAGED: Final = Problem(
+    503, 20004, "{name} has found its replica damaged and doesn't serve until it is made anew; ask another PoP"
+)
+
 COMPANIONS: Final[Mapping[int, list[dict[str, Any]]]] = {
     NO_ROUTE.code: [{"code": 7000, "message": "No route for that URI"}],
 }

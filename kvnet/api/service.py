@@ -16,7 +16,7 @@ from kvnet.api.freshness import freshness_headers, meet_freshness
 from kvnet.api.query import Query
 from kvnet.api.routes import Place, Resource, Target, find_place, split_target
 from kvnet.core.catalog import Token
-from kvnet.errors import RequestError
+from kvnet.errors import RequestError, StorageDamaged
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +87,9 @@ class HttpService:
                 response = envelope.failure(error)
             case web.HTTPException():  # aiohttp's own refusal, as of a WebSocket request that isn't one
                 response = envelope.failure(codes.refusal(error.status, error.text or error.reason))
+            case StorageDamaged():
+                self._backend.damaged(error)
+                response = envelope.failure(codes.DAMAGED.error(name=self._backend.name))
             case ConnectionError() if request.transport is None or request.transport.is_closing():
                 return web.Response(status=400)  # the client is gone: nobody reads this
             case _:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
 from kvnet.api import codes, envelope
-from kvnet.api.bodies import FORM_OVERHEAD_BYTES, form_boundary, parse_form, read_body
+from kvnet.api.bodies import FORM_OVERHEAD_BYTES, find_parts, form_boundary, read_large_body, read_value
 from kvnet.api.call import Call, version_headers
+from kvnet.api.chunks import ChunkedValue
 from kvnet.api.validation import check_expiry, check_metadata
-from kvnet.core.operations import DeleteValue, PutValue
+from kvnet.core.operations import DeleteValue, PutLargeValue, PutValue
+from kvnet.core.pieces import LargeValue, take_apart
 from kvnet.limits import Limits
 from kvnet.storage.store import StoredRecord
 
@@ -23,7 +27,8 @@ async def get_value(call: Call) -> web.Response:
     headers = {"Content-Type": "application/octet-stream", **version_headers(record.version)}
     if record.expires_at:
         headers["expiration"] = str(record.expires_at)
-    return web.Response(body=record.value, headers=headers)
+    body = ChunkedValue(call.backend, record.value) if record.large else record.value
+    return web.Response(body=body, headers=headers)
 
 
 async def get_metadata(call: Call) -> web.Response:
@@ -39,8 +44,16 @@ async def put_value(call: Call) -> web.Response:
     key = call.key()
     limits = call.backend.limits
     expires_at, ttl_s = check_expiry(call.query, limits, call.backend.now_s())
-    value, metadata = await _read_pair(call.request, limits)
-    return await call.write(PutValue(namespace, key, value, metadata, expires_at, ttl_s), "put")
+    with ExitStack() as stack:
+        room = call.backend.large_room
+        value, metadata = await _read_pair(call.request, limits, lambda: stack.enter_context(room.taken()))
+        match value:
+            case bytes():
+                return await call.write(PutValue(namespace, key, value, metadata, expires_at, ttl_s), "put")
+            case LargeValue(manifest, chunks):
+                packed = manifest.pack()
+                put = PutLargeValue(namespace, key, packed, metadata, expires_at, ttl_s, chunks)
+                return await call.write(put, "put")
 
 
 async def delete_value(call: Call) -> web.Response:
@@ -62,16 +75,22 @@ def _find(call: Call) -> StoredRecord:
     return record
 
 
-async def _read_pair(request: web.BaseRequest, limits: Limits) -> tuple[bytes, bytes]:
+async def _read_pair(
+    request: web.BaseRequest, limits: Limits, take_room: Callable[[], object]
+) -> tuple[bytes | LargeValue, bytes]:
     """Return (value, metadata) of a write: any body but a form is the value, verbatim, whatever its type says."""
     value_max = limits.value_bytes_max
     boundary = form_boundary(request.headers.get("Content-Type", ""))
     if boundary is None:
-        return await read_body(request, value_max, codes.VALUE_TOO_LARGE), b""
-    form = parse_form(await read_body(request, value_max + FORM_OVERHEAD_BYTES, codes.BODY_TOO_LARGE), boundary)
+        return await read_value(request, value_max, codes.VALUE_TOO_LARGE, take_room), b""
+    body = await read_large_body(request, value_max + FORM_OVERHEAD_BYTES, codes.BODY_TOO_LARGE, take_room)
+    form = find_parts(body, boundary)
     if "value" not in form:
         raise codes.VALUE_MISSING.error()
-    value = form["value"]
-    if len(value) > value_max:
-        raise codes.VALUE_TOO_LARGE.error(length=len(value), limit=value_max)
-    return value, check_metadata(form["metadata"], limits) if "metadata" in form else b""
+    start, end = form["value"]
+    if end - start > value_max:
+        raise codes.VALUE_TOO_LARGE.error(length=end - start, limit=value_max)
+    metadata = b""
+    if "metadata" in form:
+        metadata = check_metadata(bytes(body[slice(*form["metadata"])]), limits)
+    return take_apart(body, start, end), metadata

@@ -27,6 +27,8 @@ READ_SILENCE_S: Final = 3.0
 """Longest wait for the next bytes of an answer to a read; more than the second an edge waits for a version."""
 WRITE_SILENCE_S: Final = 7.0
 """The same for a write; more than the five seconds for which an edge looks for the coordinator."""
+LARGE_PATIENCE_S: Final = 15.0
+"""What is added to both for a large value, which is sent to all PoPs before its write is answered."""
 REFUSALS_MAX: Final = 4
 """Edges that may answer 503 to one request. When the coordinator is down all of them do."""
 RETURN_CHECK_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -66,23 +68,30 @@ class Exchange:
         """
         return await self._send("GET", path, _no_body, headers or {}, is_write=False)
 
-    async def write(self, method: str, path: str, body: Body | None = None) -> Answer:
-        """Return the answer to a write that took effect at most once.
+    async def write(self, method: str, path: str, body: Body | None = None, *, large: bool = False) -> Answer:
+        """Return the answer to a write that took effect at most once; a `large` one has more time.
 
         Raises:
             RequestError: no edge answered in time; `definite` tells whether the write can have taken effect.
         """
         headers = {"KV-Request-Id": self._request_ids.next()}
-        return await self._send(method, path, body or _no_body, headers, is_write=True)
+        patience_s = LARGE_PATIENCE_S if large else 0.0
+        return await self._send(method, path, body or _no_body, headers, is_write=True, patience_s=patience_s)
 
     async def _send(
-        self, method: str, path: str, body: Body, headers: Mapping[str, str], *, is_write: bool
+        self,
+        method: str,
+        path: str,
+        body: Body,
+        headers: Mapping[str, str],
+        *,
+        is_write: bool,
+        patience_s: float = 0.0,
     ) -> Answer:
         now = asyncio.get_running_loop().time
-        deadline = now() + self._timeout_s
-        patience = aiohttp.ClientTimeout(
-            sock_connect=CONNECT_TIMEOUT_S, sock_read=WRITE_SILENCE_S if is_write else READ_SILENCE_S
-        )
+        deadline = now() + self._timeout_s + patience_s
+        silence_s = WRITE_SILENCE_S + patience_s if is_write else READ_SILENCE_S
+        patience = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
         definite = True
         refusals = 0
         trouble = RequestError(503, UNREACHABLE, "no time was given to ask an edge")

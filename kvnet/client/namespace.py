@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from io import BytesIO
 from typing import Any, Final, TypeVar
 
 from kvnet.client import wire
 from kvnet.client.account import find
 from kvnet.client.answers import KEY_NOT_FOUND, NAMESPACE_NOT_FOUND, Answer, ListedKey, NamespaceInfo, Value
 from kvnet.client.exchange import Exchange
+from kvnet.core.entries import INLINE_VALUE_BYTES_MAX
 from kvnet.core.versions import Version
 from kvnet.errors import RequestError
 
@@ -71,11 +73,15 @@ class Namespace:
         content = value.encode() if isinstance(value, str) else value
         query = wire.query(expiration=expiration, expiration_ttl=ttl)
 
+        large = len(content) > INLINE_VALUE_BYTES_MAX
+
         def body() -> Any:
-            return content if metadata is None else wire.form(content, metadata)
+            source = BytesIO(content) if large else content  # aiohttp sends a file bit by bit
+            return source if metadata is None else wire.form(source, metadata)
 
         async def write(id_: str) -> Version:
-            answer = await self._exchange.write("PUT", f"/{id_}/values/{wire.segment(key)}{query}", body)
+            path = f"/{id_}/values/{wire.segment(key)}{query}"
+            answer = await self._exchange.write("PUT", path, body, large=large)
             answer.envelope()
             return answer.version
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -25,7 +26,7 @@ def document(value: Any) -> aiohttp.BytesPayload:
     return aiohttp.BytesPayload(compact_json(value).encode(), content_type="application/json")
 
 
-def form(value: bytes, metadata: Any) -> aiohttp.FormData:
+def form(value: bytes | BytesIO, metadata: Any) -> aiohttp.FormData:
     """Return the multipart body that stores a value with metadata; it can be sent once."""
     body = aiohttp.FormData(default_to_multipart=True)
     body.add_field("value", value, filename="value", content_type="application/octet-stream")

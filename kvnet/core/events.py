@@ -17,8 +17,8 @@ The driver (asyncio or simulated) feeds one event at a time and carries out the 
 - From `BeginBootstrap` on there is a *successor*, an empty replica whose journal begins at that position.
   `Apply` then adds to its journal, the records aren't touched, and `Applied` speaks of that journal; readers
   keep what they have. `FinishBootstrap` has it replayed and, if its digest is right, put in the place of the
-  old replica: it ends in one `Bootstrapped`, or in `Diverged`. `AbandonBootstrap` and `Empty` throw it away,
-  with what is under way.
+  old replica: it ends in one `Bootstrapped`, or in `BootstrapFailed`. `AbandonBootstrap` and `Empty` throw it
+  away, with what is under way.
 - `SendPage` ends in one `PageSent`, `StorePage` in one `PageStored` after its commit; a page that can't be used
   ends in `PageUnusable`.
 - `SendChunk` is carried out when the peer's bulk link has room; a chunk that isn't here is answered with
@@ -137,6 +137,12 @@ class Bootstrapped(Struct, frozen=True, gc=False):
     position: Position
 
 
+class BootstrapFailed(Struct, frozen=True, gc=False):
+    """What the successor came to isn't what the coordinator's replica was."""
+
+    why: str
+
+
 class ChunkStored(Struct, frozen=True, gc=False):
     hash: bytes
     ok: bool
@@ -173,6 +179,7 @@ Event = (
     | PageStored
     | PageUnusable
     | Bootstrapped
+    | BootstrapFailed
     | ChunkStored
     | ChunksLacking
     | ChunksReady
@@ -332,6 +339,10 @@ class JournalPort(Protocol):
 
     While there is a successor, the journal's part (from `position` on) is the successor's.
     """
+
+    @property
+    def served(self) -> Position:
+        """Where the replica stands that readers see; without a successor the same as `position`."""
 
     @property
     def verified(self) -> bool:

@@ -196,7 +196,7 @@ class Lateness:
         """Move to this neighbour if it has what we lack and we are late."""
         state = self.state
         advert = neighbour.advert
-        if state.late_since is None or advert is None or not self.tree.may_serve(neighbour):
+        if state.late_since is None or advert is None or not self.tree.may_serve(neighbour) or state.awaits_page:
             return
         if not state.is_newer(advert.position.epoch, advert.position.seq, advert.beacon):
             return

@@ -213,7 +213,7 @@ class ChunkMissing(NamedTuple):
 BulkMessage = PagesWanted | PagesCredit | Page | PagesRefused | ChunksWanted | Chunk | ChunkMissing
 Message = Advert | Ask | Subscribe | Unsubscribe | Refused | Frames | Beacon | Move | Offer | Holds | BulkMessage
 
-PAGES_CREDIT_MAX: Final = 64
+PAGES_CREDIT_MAX: Final = 256
 PLACE_BYTES_MAX: Final = NAMESPACE_ID_BYTES + KEY_BYTES_MAX
 CHUNKS_WANTED_MAX: Final = 128
 CHUNKS_OFFERED_MAX: Final = 1024

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from kvnet.core.catalog import Scope
 from kvnet.core.entries import NAMESPACE_ID_BYTES
+from kvnet.core.manifest import Manifest
 from kvnet.errors import ProtocolError
 
 
@@ -22,6 +23,20 @@ class PutValue(NamedTuple):
     """Unix seconds, 0 for never."""
     ttl_s: int
     """Seconds from the moment the coordinator takes the write, 0 for none."""
+
+
+class PutLargeValue(NamedTuple):
+    """As PutValue, of a value whose chunks travel beside the operation and ahead of its entry."""
+
+    namespace: bytes
+    key: bytes
+    manifest: bytes
+    """manifest.Manifest, packed."""
+    metadata: bytes
+    expires_at: int
+    ttl_s: int
+    chunks: list[bytes]
+    """The chunks' data, in order, on their way to the coordinator's disk; taken out as they are stored."""
 
 
 class DeleteValue(NamedTuple):
@@ -55,7 +70,14 @@ class RevokeToken(NamedTuple):
 
 
 Operation = (
-    PutValue | DeleteValue | CreateNamespace | RenameNamespace | DeleteNamespace | CreateToken | RevokeToken
+    PutValue
+    | DeleteValue
+    | CreateNamespace
+    | RenameNamespace
+    | DeleteNamespace
+    | CreateToken
+    | RevokeToken
+    | PutLargeValue
 )
 
 _KINDS: Final[tuple[type[Operation], ...]] = (
@@ -66,11 +88,14 @@ _KINDS: Final[tuple[type[Operation], ...]] = (
     DeleteNamespace,
     CreateToken,
     RevokeToken,
+    PutLargeValue,
 )
 
 
 def to_wire(operation: Operation) -> list[Any]:
-    return [_KINDS.index(type(operation)), *operation]
+    """Return the fields that spell this operation; not the chunks of a large value."""
+    fields = operation[:-1] if isinstance(operation, PutLargeValue) else operation
+    return [_KINDS.index(type(operation)), *fields]
 
 
 def from_wire(fields: Sequence[Any]) -> Operation:
@@ -98,6 +123,10 @@ def from_wire(fields: Sequence[Any]) -> Operation:
         case [5, str() as token_id, str() as name, str() as scope, bytes() as digest]:
             if scope in set(Scope):
                 return CreateToken(token_id, name, scope, digest)
+        case [7, bytes() as ns, bytes() as key, bytes() as packed, bytes() as meta, int() as at, int() as ttl]:
+            Manifest.unpack(packed)
+            if len(ns) == NAMESPACE_ID_BYTES and at >= 0 and ttl >= 0:
+                return PutLargeValue(ns, key, packed, meta, at, ttl, [])
         case [6, str() as token_id]:
             return RevokeToken(token_id)
         case _:

@@ -7,8 +7,17 @@ from collections.abc import Callable
 from math import inf
 from typing import Final, assert_never
 
+from kvnet.core.bootstrap import Bootstrap
+from kvnet.core.donor import Donor
 from kvnet.core.events import (
     Applied,
+    BootstrapFailed,
+    Bootstrapped,
+    BulkLost,
+    BulkReceived,
+    ChunksLacking,
+    ChunksReady,
+    ChunkStored,
     DeadlineReached,
     DialFailed,
     Diverged,
@@ -19,6 +28,9 @@ from kvnet.core.events import (
     LinkPort,
     LinkWritable,
     MessageReceived,
+    PageSent,
+    PageStored,
+    PageUnusable,
     PeerLost,
     PeerUp,
     SetDeadline,
@@ -30,14 +42,25 @@ from kvnet.core.messages import (
     Advert,
     Ask,
     Beacon,
+    BulkMessage,
+    Chunk,
+    ChunkMissing,
+    ChunksWanted,
     Frames,
+    Holds,
     Message,
     Move,
+    Offer,
+    Page,
+    PagesCredit,
+    PagesRefused,
+    PagesWanted,
     Reason,
     Refused,
     Subscribe,
     Unsubscribe,
 )
+from kvnet.core.offers import Offers
 from kvnet.core.overlay import Overlay
 from kvnet.core.root import Phase, Root
 from kvnet.core.state import Neighbour, NodeConfig, NodeState
@@ -75,7 +98,11 @@ class Replica:
         self.tree = Tree(self.state, self.stream)
         self.overlay = Overlay(self.state)
         self.lateness = Lateness(self.state, self.tree, self.overlay)
-        self.root = Root(self.state, self.tree, self.stream, wall_ms)
+        self.offers = Offers(self.state)
+        self.bootstrap = Bootstrap(self.state, self.stream, self.tree)
+        self.donor = Donor(self.state)
+        self.root = Root(self.state, self.tree, self.stream, self.bootstrap, wall_ms)
+        self.stream.on_start_over = self._on_start_over
         self._deadline = inf
 
     @property
@@ -106,6 +133,9 @@ class Replica:
         state = self.state
         if position.seq <= state.tip.seq:
             state.applied = position
+        if not position.seq:
+            self.offers.start_over()
+        self.bootstrap.on_applied()
         self._answer_asks()
         if state.is_root:
             self.root.on_progress()
@@ -133,6 +163,29 @@ class Replica:
                 self._start()
             case Diverged(why):
                 self._on_diverged(why)
+            case BulkReceived(peer, message):
+                self._on_bulk(peer, message)
+            case BulkLost(peer):
+                self.offers.on_bulk_lost(peer)
+                self.donor.forget(peer)
+                self.bootstrap.on_bulk_lost(peer)
+            case PageSent(peer, until):
+                self.donor.on_sent(peer, until)
+            case PageStored(until):
+                self.bootstrap.on_stored(until)
+            case PageUnusable(why):
+                self.bootstrap.on_unusable(why)
+            case Bootstrapped(position):
+                self._on_bootstrapped(position)
+            case BootstrapFailed(why):
+                state.report("diverged", f"a successor was made in vain: {why}")
+                self.bootstrap.fail(why)
+            case ChunkStored(hash_, ok):
+                self.offers.on_stored(hash_, ok=ok)
+            case ChunksLacking(hashes):
+                self.offers.on_lacking(hashes)
+            case ChunksReady(id_, chunks):
+                self.offers.begin(id_, chunks)
             case MessageReceived() | Applied():
                 raise AssertionError("handled before")
             case _:
@@ -142,6 +195,7 @@ class Replica:
         self.overlay.start()
         if not self.state.tip.seq:
             self.state.empty_since = self.state.now
+        self.bootstrap.resume()
         if self.state.is_root:
             self.root.start()
         else:
@@ -155,12 +209,24 @@ class Replica:
         self.stream.start_over()
         self.lateness.become_late("diverged")
 
+    def _on_start_over(self) -> None:
+        """Our replica is thrown away, and a successor with it."""
+        self.bootstrap.forget()
+        self.donor.stop()
+
+    def _on_bootstrapped(self, position: Position) -> None:
+        self.bootstrap.on_bootstrapped(position)
+        self._answer_asks()
+        if self.state.is_root:
+            self.root.on_progress()
+
     def _on_lost(self, peer: str) -> None:
         state = self.state
         state.children.pop(peer, None)
         was_parent = state.parents.pop(peer, None) is not None
         self.lateness.forget(peer)
         self.overlay.on_lost(peer)
+        self.offers.on_lost(peer)
         if state.is_root:
             self.root.on_lost(peer)
         elif was_parent:
@@ -190,10 +256,17 @@ class Replica:
                     self.overlay.send_advert(neighbour, wants_echo=False)
             case Subscribe():
                 reason = self.stream.on_subscribe(peer, message)
-                if state.is_root and reason is Reason.MISMATCH:
+                if reason is None:
+                    self.offers.on_child(peer)
+                elif state.is_root and reason is Reason.MISMATCH:
                     self.root.on_mismatch(peer, message.position)
             case Unsubscribe():
                 state.children.pop(peer, None)
+                self.offers.on_child_gone()
+            case Offer():
+                self.offers.on_offer(peer, message)
+            case Holds(id_):
+                self.offers.on_holds(peer, id_)
             case Refused():
                 self._on_refused(peer, message)
             case Move():
@@ -202,6 +275,27 @@ class Replica:
                     for other in state.neighbours.values():
                         if other.name != peer and other.name not in state.children:
                             self.overlay.send_advert(other, wants_echo=True)
+            case _ if isinstance(message, BulkMessage):
+                state.report("malformed", f"{peer}: pages and chunks belong on the bulk link")
+            case _:
+                assert_never(message)
+
+    def _on_bulk(self, peer: str, message: BulkMessage) -> None:
+        match message:
+            case ChunksWanted():
+                self.offers.on_wanted(peer, message)
+            case Chunk():
+                self.offers.on_chunk(peer, message)
+            case ChunkMissing(hash_):
+                self.offers.on_missing(peer, hash_)
+            case PagesWanted():
+                self.donor.on_wanted(peer, message)
+            case PagesCredit():
+                self.donor.on_credit(peer, message)
+            case Page():
+                self.bootstrap.on_page(peer, message)
+            case PagesRefused():
+                self.bootstrap.on_refused(peer)
             case _:
                 assert_never(message)
 
@@ -220,6 +314,7 @@ class Replica:
             self.lateness.on_parent_gone()
         if moved:
             self.lateness.on_progress()
+            self.bootstrap.on_progress()
             if state.is_root:
                 self.root.on_progress()
 
@@ -256,6 +351,8 @@ class Replica:
             self.root.on_refused(peer, message.reason, message.epoch)
         elif was_parent:
             self.lateness.on_parent_gone()
+            if message.reason is Reason.HORIZON:
+                self.bootstrap.on_horizon(peer)
 
     def _is_opening_root(self) -> bool:
         return self.state.is_root and self.root.phase is not Phase.OPEN
@@ -294,6 +391,10 @@ class Replica:
                     self.root.on_timer()
                 case "hand_out":
                     self.root.hand_out()
+                case "offers":
+                    self.offers.on_timer()
+                case "bootstrap":
+                    self.bootstrap.on_timer()
                 case _:
                     raise AssertionError(f"a timer nobody set: {timer}")
 
@@ -307,6 +408,10 @@ class Replica:
             "replaced": self.overlay.replaced_count,
             "barred": len(self.state.barred),
             "children": len(self.state.children),
+            "receivers": self.donor.receiver_count,
+            "offers": self.offers.offer_count,
+            "chunks_wanted": self.offers.wanted_count,
+            "kept_chunk_asks": self.offers.kept_ask_count,
         }
 
     def check_invariants(self) -> None:
@@ -324,3 +429,5 @@ class Replica:
         assert name not in state.path, "a path through myself"
         if state.is_root:
             assert len(children) <= state.timers.coordinator_children_max, "too many copies"
+        self.offers.check_invariants()
+        self.bootstrap.check_invariants()

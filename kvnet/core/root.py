@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final
 
+from kvnet.core.bootstrap import Bootstrap
 from kvnet.core.events import OpenEpoch, RefuseWrites
 from kvnet.core.frames import EPOCH_MAX
 from kvnet.core.messages import BeaconId, Reason
@@ -45,8 +46,16 @@ class Phase(Enum):
 class Root:
     """The coordinator's start and its beacons; idle at every other node."""
 
-    def __init__(self, state: NodeState, tree: Tree, stream: Stream, wall_ms: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        state: NodeState,
+        tree: Tree,
+        stream: Stream,
+        bootstrap: Bootstrap,
+        wall_ms: Callable[[], float],
+    ) -> None:
         self.state = state
+        self.bootstrap = bootstrap
         self.wall_ms = wall_ms
         self.tree = tree
         self.stream = stream
@@ -58,6 +67,8 @@ class Root:
         self._rivals: dict[str, Position] = {}
         """Members that have what no coordinator but another one can have given them."""
         self._tried: set[str] = set()
+        self._begin_later: set[str] = set()
+        """Members whose journals begin after our end."""
         self._cuts: deque[float] = deque(maxlen=MANY_FRAMES)
         """When the last frames were cut."""
         self._handed_out_at = NEVER
@@ -140,6 +151,8 @@ class Root:
                 self.state.set_timer("root", self._started_at + LISTEN_MS_MAX)
             else:
                 self._decide()
+        elif self.phase is Phase.CATCHING_UP and self.bootstrap.is_active:
+            self._catch_up()
         elif self.phase is Phase.CATCHING_UP:
             for name in list(self.state.parents):  # silent for too long, and still ahead
                 self.tree.leave(name)
@@ -150,7 +163,7 @@ class Root:
 
     def on_progress(self) -> None:
         """Frames came or were applied while catching up: go on until the member that gives them has no more."""
-        if self.phase is not Phase.CATCHING_UP:
+        if self.phase is not Phase.CATCHING_UP or self.bootstrap.is_active:
             return
         state = self.state
         here = state.tip
@@ -163,6 +176,8 @@ class Root:
         """A member that is ahead can't give us what we lack."""
         if reason is Reason.MISMATCH and peer in self._ahead and epoch == self._ahead[peer].epoch:
             self._elsewhere.add(self._ahead[peer])
+        if reason is Reason.HORIZON and peer in self._ahead:
+            self._begin_later.add(peer)
         if self.phase is Phase.CATCHING_UP and not self.state.parents:
             self._decide()
 
@@ -175,7 +190,7 @@ class Root:
     def _decide(self) -> None:
         """Open, fetch or refuse, once the disk has what was fetched: an epoch begins where the writer stands."""
         state, config = self.state, self.state.config
-        if state.applied != state.tip:
+        if self.bootstrap.is_active or state.applied != state.tip:
             self._catch_up()
             return
         here = state.tip
@@ -188,6 +203,9 @@ class Root:
         )
         if is_lost and not config.recover:
             self._refuse("the coordinator's disk is empty but its network has a history; start with --recover")
+        elif config.recover and any(name in self._begin_later for name in ahead):
+            self._catch_up()
+            self.bootstrap.begin()
         elif best and not (config.accept_loss and state.now - self._started_at >= ACCEPT_LOSS_MS):
             self._fetch_from(best[-1][1])
             self._catch_up()
@@ -197,6 +215,11 @@ class Root:
             self._refuse(
                 "no member is reached that could fill the coordinator's empty disk; start its PoPs, "
                 "or start with --recover and --accept-loss to begin a new history"
+            )
+        elif any(name in self._begin_later for name in ahead):
+            self._refuse(
+                "this disk ends before the journals of its network begin; start with --recover to take the data "
+                "of its members instead, or with --accept-loss to go on without it"
             )
         else:
             epoch, seq, _ = max(ahead.values())

@@ -127,6 +127,8 @@ class NodeState:
         self.children: dict[str, Child] = {}
         self.empty_since = NEVER
         """When this replica began with nothing, the last time that it did."""
+        self.awaits_page = False
+        """Nobody can serve us from where we stand: no use in subscribing before the first page has come."""
         self.overruled_by = 0
         """The epoch whose history took the place of ours, the last time that happened."""
         # tree

@@ -32,6 +32,10 @@ class _Run(NamedTuple):
     size: int
 
 
+def _nothing() -> None:
+    """What happens when nobody wants to know."""
+
+
 class Stream:
     """Our children's cursors and our own tip."""
 
@@ -51,6 +55,8 @@ class Stream:
         """Likewise."""
         self._disputes: dict[str, tuple[int, bytes]] = {}
         """By peer whose history differs: a seq, and its chain there."""
+        self.on_start_over: Callable[[], None] = _nothing
+        """Called when our replica is thrown away."""
 
     @property
     def recent_bytes(self) -> int:
@@ -148,12 +154,24 @@ class Stream:
             self._leave(parent)
         for child in list(state.children):
             self.drop_child(child, Reason.BEHIND)
-        self._recent.clear()
-        self._recent_first.clear()
-        self._recent_bytes = 0
+        self._forget_recent()
         state.tip = state.applied = GENESIS
         state.empty_since = state.now
         state.out.append(Empty())
+        self.on_start_over()
+
+    def jump_to(self, position: Position) -> None:
+        """Follow another journal from its position on; whoever we serve from before is refused when it shows."""
+        state = self.state
+        for parent in list(state.parents):
+            self._leave(parent)
+        self._forget_recent()
+        state.tip = state.applied = position
+
+    def _forget_recent(self) -> None:
+        self._recent.clear()
+        self._recent_first.clear()
+        self._recent_bytes = 0
 
     def _leave(self, parent: str) -> None:
         del self.state.parents[parent]

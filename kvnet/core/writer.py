@@ -18,14 +18,16 @@ from typing import Final, NamedTuple, Protocol, assert_never
 from kvnet.core import catalog
 from kvnet.core.catalog import CatalogItem, Cluster, Member, Namespace, Scope, Token
 from kvnet.core.clock import HybridClock
-from kvnet.core.entries import DIGEST_MODULUS, SYSTEM_NAMESPACE, Delete, Entry, Epoch, Put, record_hash
+from kvnet.core.entries import DIGEST_MODULUS, SYSTEM_NAMESPACE, Delete, Entry, Epoch, Put, PutLarge, record_hash
 from kvnet.core.frames import FRAME_BYTES_TARGET, HEADER_BYTES, Frame, cut_frame
+from kvnet.core.manifest import Manifest
 from kvnet.core.operations import (
     CreateNamespace,
     CreateToken,
     DeleteNamespace,
     DeleteValue,
     Operation,
+    PutLargeValue,
     PutValue,
     RenameNamespace,
     RevokeToken,
@@ -39,7 +41,7 @@ FRAME_OVERHEAD_BYTES: Final = HEADER_BYTES + 5
 PENDING_BYTES_MAX: Final = 64 * 1024 * 1024
 """Sequenced and not yet durable; beyond it writers are told to come back."""
 
-_VALUES: Final = (PutValue, DeleteValue)
+_VALUES: Final = (PutValue, PutLargeValue, DeleteValue)
 
 
 class SequencedRecord(Protocol):
@@ -55,6 +57,9 @@ class SequencedRecord(Protocol):
     def version(self) -> Version: ...
     @property
     def hash(self) -> bytes: ...
+    @property
+    def large(self) -> bool:
+        """Whether the value is a manifest."""
 
 
 class StatePort(Protocol):
@@ -81,6 +86,7 @@ class _Record(NamedTuple):
     expires_at: int
     version: Version
     hash: bytes
+    large: bool
 
 
 class _Sequenced(NamedTuple):
@@ -173,13 +179,9 @@ class Writer:
         Raises:
             RequestError: refused; nothing was sequenced.
         """
-        if request_id is not None:
-            known = self._requests.get(request_id)
-            if known is not None:
-                return known
-            outcome = self._store.request_outcome(request_id)
-            if outcome is not None:
-                return Ticket(outcome, 0)
+        known = self._known(request_id)
+        if known is not None:
+            return known
         if self._pending_bytes + self._committing_bytes > PENDING_BYTES_MAX:
             raise RequestError(
                 503, 20021, "The coordinator's disk is behind; try again", headers={"Retry-After": "1"}
@@ -197,13 +199,45 @@ class Writer:
             self._request_order.append((request_id, ticket.version, wall_ms))
         return ticket
 
+    def _known(self, request_id: bytes | None) -> Ticket | None:
+        """What this request was answered before."""
+        if request_id is None:
+            return None
+        known = self._requests.get(request_id)
+        if known is not None:
+            return known
+        outcome = self._store.request_outcome(request_id)
+        return None if outcome is None else Ticket(outcome, 0)
+
+    def check(
+        self, operation: PutLargeValue, request_id: bytes | None, now_ms: float, wall_ms: int
+    ) -> Ticket | None:
+        """Return the answer to a write that needs no entry, None for one that does; nothing is sequenced.
+
+        For large values, before their chunks travel; `submit` checks all of it again.
+
+        Raises:
+            RequestError: refused.
+        """
+        known = self._known(request_id)
+        if known is not None:
+            return known
+        self._forget_written(now_ms)
+        absolute = _absolute(operation, wall_ms)
+        self._check(absolute, now_ms)
+        assert isinstance(absolute, PutLargeValue)
+        current = self._current(absolute.namespace, absolute.key)
+        if current is None or not _is_same(current, absolute):
+            return None
+        return Ticket(current.version, current.version.seq)
+
     def _check(self, operation: Operation, now_ms: float) -> None:
         """Refuse what the limits or the catalogue forbid; edges have checked the same before."""
         limits = self._limits
         match operation:
-            case PutValue() | DeleteValue():
+            case PutValue() | PutLargeValue() | DeleteValue():
                 if operation.namespace not in self._namespaces:
-                    op = "put" if isinstance(operation, PutValue) else "remove key"
+                    op = "remove key" if isinstance(operation, DeleteValue) else "put"
                     raise RequestError(404, 10013, f"{op}: 'namespace not found'")
                 if not 0 < len(operation.key) <= limits.key_bytes_max:
                     raise RequestError(
@@ -212,11 +246,10 @@ class Writer:
                         f"UTF-8 encoded length of {len(operation.key)} exceeds key length limit of "
                         f"{limits.key_bytes_max}.",
                     )
-                if isinstance(operation, PutValue) and len(operation.value) > limits.value_bytes_max:
+                size = _value_bytes(operation)
+                if size > limits.value_bytes_max:
                     raise RequestError(
-                        413,
-                        10001,
-                        f"Value length of {len(operation.value)} exceeds limit of {limits.value_bytes_max}.",
+                        413, 10001, f"Value length of {size} exceeds limit of {limits.value_bytes_max}."
                     )
                 self._check_rate(operation, now_ms)
             case CreateNamespace(namespace, title):
@@ -235,7 +268,7 @@ class Writer:
             case _:
                 assert_never(operation)
 
-    def _check_rate(self, operation: PutValue | DeleteValue, now_ms: float) -> None:
+    def _check_rate(self, operation: PutValue | PutLargeValue | DeleteValue, now_ms: float) -> None:
         place = (operation.namespace, operation.key)
         written_at = self._written_at.get(place)
         if written_at is None or now_ms - written_at >= self._limits.write_interval_ms:
@@ -249,21 +282,16 @@ class Writer:
             headers={"Retry-After": "1"},
         )
 
-    def _changes_nothing(self, operation: PutValue | DeleteValue) -> bool:
+    def _changes_nothing(self, operation: PutValue | PutLargeValue | DeleteValue) -> bool:
         current = self._current(operation.namespace, operation.key)
         if isinstance(operation, DeleteValue):
             return current is None
-        return (
-            current is not None
-            and current.value == operation.value
-            and current.metadata == operation.metadata
-            and current.expires_at == operation.expires_at
-        )
+        return current is not None and _is_same(current, operation)
 
     def _apply(self, operation: Operation, now_ms: float, wall_ms: int) -> Ticket:
         match operation:
-            case PutValue(namespace, key, value, metadata, expires_at, _):
-                return self._put(namespace, key, value, metadata, expires_at, now_ms)
+            case PutValue() | PutLargeValue():
+                return self._put(operation, now_ms)
             case DeleteValue(namespace, key):
                 return self._delete(namespace, key, now_ms)
             case CreateNamespace(namespace, title):
@@ -279,26 +307,20 @@ class Writer:
             case _:
                 assert_never(operation)
 
-    def _put(
-        self, namespace: bytes, key: bytes, value: bytes, metadata: bytes, expires_at: int, now_ms: float | None
-    ) -> Ticket:
+    def _put(self, operation: PutValue | PutLargeValue, now_ms: float | None) -> Ticket:
+        namespace, key, value, metadata, expires_at = operation[:5]
         current = self._current(namespace, key)
-        if (
-            current is not None
-            and current.value == value
-            and current.metadata == metadata
-            and current.expires_at == expires_at
-        ):
+        if current is not None and _is_same(current, operation):
             return Ticket(current.version, current.version.seq)
         seq = self._seq + 1
-        digest = record_hash(namespace, key, value, metadata, expires_at, self._epoch, seq)
+        large = isinstance(operation, PutLargeValue)
+        digest = record_hash(namespace, key, value, metadata, expires_at, self._epoch, seq, large=large)
         change = int.from_bytes(digest, "big") - (int.from_bytes(current.hash, "big") if current else 0)
         self._add(namespace, change)
-        self._sequence(
-            Put(namespace, key, value, metadata, expires_at, digest), len(key) + len(value) + len(metadata)
-        )
+        entry = (PutLarge if large else Put)(namespace, key, value, metadata, expires_at, digest)
+        self._sequence(entry, len(key) + len(value) + len(metadata))
         version = Version(self._epoch, seq)
-        self._remember(namespace, key, _Record(value, metadata, expires_at, version, digest), now_ms)
+        self._remember(namespace, key, _Record(value, metadata, expires_at, version, digest, large), now_ms)
         return Ticket(version, seq)
 
     def _delete(self, namespace: bytes, key: bytes, now_ms: float | None) -> Ticket:
@@ -312,7 +334,8 @@ class Writer:
         return Ticket(Version(self._epoch, seq), seq)
 
     def _put_item(self, item: CatalogItem) -> Ticket:
-        ticket = self._put(SYSTEM_NAMESPACE, catalog.key_of(item), catalog.value_of(item), b"", 0, None)
+        key, value = catalog.key_of(item), catalog.value_of(item)
+        ticket = self._put(PutValue(SYSTEM_NAMESPACE, key, value, b"", 0, 0), None)
         match item:
             case Namespace():
                 before = self._namespaces.get(item.id)
@@ -424,9 +447,30 @@ class Writer:
 
 def _absolute(operation: Operation, wall_ms: int) -> Operation:
     """The same, with a relative time to live made absolute."""
-    if isinstance(operation, PutValue) and operation.ttl_s:
+    if isinstance(operation, (PutValue, PutLargeValue)) and operation.ttl_s:
         return operation._replace(expires_at=wall_ms // 1000 + operation.ttl_s, ttl_s=0)
     return operation
+
+
+def _value_bytes(operation: PutValue | PutLargeValue | DeleteValue) -> int:
+    match operation:
+        case PutValue():
+            return len(operation.value)
+        case PutLargeValue():
+            return Manifest.unpack(operation.manifest).size
+        case DeleteValue():
+            return 0
+
+
+def _is_same(current: SequencedRecord, operation: PutValue | PutLargeValue) -> bool:
+    """Whether a write says what is the case already."""
+    large = isinstance(operation, PutLargeValue)
+    return (
+        current.large is large
+        and current.value == operation[2]
+        and current.metadata == operation.metadata
+        and current.expires_at == operation.expires_at
+    )
 
 
 def _taken(op: str) -> RequestError:

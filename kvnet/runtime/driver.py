@@ -1,9 +1,10 @@
 """The asyncio driver of one node's protocol: feed, send, commit, act.
 
 What the core orders within one loop turn is carried out at the turn's end: first everything to send, in one
-message per link (forwarding rests on the chain check alone), then all frames to apply, in one transaction, and
-only after it whatever speaks of the new position. The core is never entered twice: events that come while it
-handles one wait their turn.
+message per link (forwarding rests on the chain check alone), then chunks to store and all frames to apply, in
+one transaction each, and only after it whatever speaks of the new position. The core is never entered twice:
+events that come while it handles one wait their turn. Pages and the proof of a successor have turns of their
+own (successor.py).
 """
 
 from __future__ import annotations
@@ -17,9 +18,14 @@ from math import ceil, inf
 from typing import Any, Final, Protocol, assert_never
 
 from kvnet.core.events import (
+    AbandonBootstrap,
     Applied,
     Apply,
     AwaitWritable,
+    BeginBootstrap,
+    BulkSend,
+    ChunksLacking,
+    ChunkStored,
     Connect,
     DeadlineReached,
     DialFailed,
@@ -28,22 +34,30 @@ from kvnet.core.events import (
     Effect,
     Empty,
     Event,
+    FinishBootstrap,
     FramesCut,
     LinkWritable,
     MessageReceived,
+    OfferSettled,
     OpenEpoch,
     PeerLost,
     PeerUp,
     RefuseWrites,
     Report,
     Send,
+    SendChunk,
+    SendPage,
     SetDeadline,
     Started,
+    StoreChunk,
+    StorePage,
 )
 from kvnet.core.frames import Frame
 from kvnet.core.messages import Frames, Message
 from kvnet.core.versions import GENESIS, Position, Version
-from kvnet.errors import Divergence, ProtocolError, StorageFull
+from kvnet.errors import ChunksMissing, Divergence, ProtocolError, StorageDamaged, StorageFull
+from kvnet.runtime.bulk import BulkLane
+from kvnet.runtime.successor import PagedStore, SuccessorWork
 from kvnet.runtime.waiters import Waiters
 from kvnet.transport.links import LinkEvents
 from kvnet.transport.notices import Notices
@@ -55,7 +69,7 @@ FULL_RETRY_FIRST_S: Final = 0.1
 FULL_RETRY_MAX_S: Final = 5.0
 ERASE_INTERVAL_S: Final = 0.05
 """Pause between two bites of a deleted namespace."""
-ALARMS: Final = frozenset({"forked", "diverged", "clock", "rival"})
+ALARMS: Final = frozenset({"forked", "diverged", "damaged", "clock", "rival"})
 """Reports that a person must see."""
 
 _log = logging.getLogger(__name__)
@@ -69,11 +83,14 @@ class Core(Protocol):
     def handle(self, event: Event, now_ms: float) -> list[Effect]: ...
 
 
-class DrivenStore(Protocol):
+class DrivenStore(PagedStore, Protocol):
     """`storage.store.Store`, as far as the driver knows it."""
 
     @property
-    def position(self) -> Position: ...
+    def bootstrap(self) -> object | None:
+        """Not None while frames go to a successor's journal."""
+
+    def put_chunks(self, stored: Sequence[tuple[bytes, bytes]]) -> None: ...
     def apply(self, frames: Sequence[Frame]) -> Position: ...
     def reset(self) -> None: ...
     def erase_some(self, budget: int = ...) -> bool: ...
@@ -95,6 +112,7 @@ class Commands(Protocol):
 
     def open_epoch(self, epoch: int) -> None: ...
     def refuse_writes(self, why: str) -> None: ...
+    def offer_settled(self, id_: bytes) -> None: ...
     def emptied(self) -> None:
         """The replica was thrown away: it must not serve until it stands where the network stands again."""
 
@@ -110,17 +128,24 @@ class Driver:
         core: Core,
         store: DrivenStore,
         links: DrivenLinks,
+        bulk: BulkLane,
         commands: Commands,
         *,
         on_applied: Callable[[Sequence[Frame], Position, float], None],
+        erases: bool = True,
         now_ms: Callable[[], float] = monotonic_ms,
     ) -> None:
-        """`on_applied` hears of every commit: its frames, where it ends, and its wall time in milliseconds."""
+        """`on_applied` hears of every commit: its frames, where it ends, and its wall time in milliseconds.
+
+        `erases` is False where another thread writes the store as well, and erases what is to be erased.
+        """
         self._core = core
         self._store = store
         self._links = links
+        self._bulk = bulk
         self._commands = commands
         self._on_applied = on_applied
+        self._erases = erases
         self._now_ms = now_ms
         self._inbox: deque[Event] = deque()
         self._handling = False
@@ -135,6 +160,18 @@ class Driver:
         self._deadline_ms = inf
         self._armed_ms = inf
         self._erasing: asyncio.TimerHandle | None = None
+        self._chunks: list[StoreChunk] = []
+        self._lacking: tuple[bytes, ...] = ()
+        """The chunks that the next frame waits for."""
+        self._successor = SuccessorWork(
+            store,
+            bulk,
+            feed=self.feed,
+            adopted=self._on_adopted,
+            damaged=self.damaged,
+            report=self._report,
+            broken=self._break,
+        )
         self._waiters = Waiters()
         self._notices = Notices(_log)
         self.reports: Counter[str] = Counter()
@@ -145,6 +182,7 @@ class Driver:
     def start(self) -> None:
         """Listen to the links and let the core dial."""
         self._links.listen(self)
+        self._bulk.listen(self.feed)
         self.feed(Started())
         self._erase()
 
@@ -155,9 +193,10 @@ class Driver:
         if self._frames and not self._reset_due:
             try:
                 self._commit()
-            except (StorageFull, Divergence, ProtocolError) as error:
+            except (StorageFull, Divergence, ProtocolError, ChunksMissing) as error:
                 _log.warning("the last frames were not applied, they will be fetched again: %s", error)
         self._stopped = True
+        self._successor.stop()
         for handle in (self._turn, self._retry, self._deadline, self._erasing):
             if handle is not None:
                 handle.cancel()
@@ -172,6 +211,7 @@ class Driver:
         return {
             "storage_full": self.full,
             "frames_pending": len(self._frames),
+            "chunks_lacking": len(self._lacking),
             "reports": dict(self.reports),
         }
 
@@ -243,6 +283,28 @@ class Driver:
                 self._forget_pending()
                 self._reset_due = True
                 self._end_turn_soon()
+            case BulkSend(peer, bulk_message):
+                self._bulk.send(peer, bulk_message)
+                self._end_turn_soon()
+            case SendChunk(peer, name):
+                self._bulk.send_chunk(peer, name)
+            case StoreChunk():
+                self._chunks.append(effect)
+                self._end_turn_soon()
+            case SendPage(peer, after):
+                self._successor.send_page(peer, after)
+            case BeginBootstrap(position):
+                self._forget_pending()
+                self._successor.begin(position)
+            case StorePage(page):
+                self._successor.store_page(page)
+            case FinishBootstrap(until, digest):
+                self._successor.finish(until, digest)
+            case AbandonBootstrap():
+                self._forget_pending()
+                self._successor.abandon()
+            case OfferSettled(id_):
+                self._commands.offer_settled(id_)
             case OpenEpoch(epoch):
                 self._commands.open_epoch(epoch)
             case RefuseWrites(why):
@@ -263,9 +325,12 @@ class Driver:
         self._turn = None
         try:
             self._links.flush()
+            self._bulk.flush()
             if self._reset_due:
                 self._reset()
-            if self._frames and self._retry is None:
+            if self._chunks:
+                self._store_chunks()
+            if self._frames and self._retry is None and not self._lacking:
                 self._apply()
         except Exception as error:  # noqa: BLE001 - as above
             self._break(error)
@@ -286,18 +351,73 @@ class Driver:
             self._report("diverged", f"starting over: {error}")
             self.feed(Diverged(str(error)))
             return
+        except ChunksMissing as missing:
+            self._lacking = missing.hashes
+            self.feed(ChunksLacking(missing.hashes))
+            return
         self._retry_s = FULL_RETRY_FIRST_S
         self.feed(Applied(position))
-        self._waiters.release(position)
+        self._waiters.release(self._store.position)
 
     def _commit(self) -> Position:
-        position = self._store.apply(self._frames)
+        """Apply the frames that are pending, or those of them that can be.
+
+        Raises:
+            ChunksMissing: not even the first one can.
+        """
         frames = self._frames
-        self._forget_pending()
-        self._on_applied(frames, position, time.time() * 1000)
-        if self._erasing is None:
-            self._erase()
+        try:
+            position = self._store.apply(frames)
+        except ChunksMissing as missing:
+            if not missing.applicable:
+                raise
+            frames = frames[: missing.applicable]
+            position = self._store.apply(frames)
+            self._end_turn_soon()
+        self._frames = self._frames[len(frames) :]
+        self._frames_bytes = sum(len(frame.data) for frame in self._frames)
+        if self._store.bootstrap is None:  # else readers don't see it yet
+            self._on_applied(frames, position, time.time() * 1000)
+            if self._erasing is None:
+                self._erase()
         return position
+
+    def _store_chunks(self) -> None:
+        """Store the chunks that came in this turn, together if all are what their names say."""
+        chunks, self._chunks = self._chunks, []
+        try:
+            self._store.put_chunks([(chunk.hash, chunk.data) for chunk in chunks])
+        except ProtocolError:
+            if len(chunks) > 1:
+                for chunk in chunks:
+                    self._chunks = [chunk]
+                    self._store_chunks()
+                return
+            self.feed(ChunkStored(chunks[0].hash, ok=False))
+            return
+        except StorageFull as error:
+            self._report("storage_full", f"chunks are given up, they will be asked for again: {error}")
+            for chunk in chunks:
+                self.feed(ChunkStored(chunk.hash, ok=False))
+            return
+        for chunk in chunks:
+            self.feed(ChunkStored(chunk.hash, ok=True))
+        self._successor.chunks_came()
+        stored = {chunk.hash for chunk in chunks}
+        self._lacking = tuple(name for name in self._lacking if name not in stored)
+        if self._frames and not self._lacking:
+            self._end_turn_soon()
+
+    def _on_adopted(self, position: Position) -> None:
+        """Readers see another replica, which has come further."""
+        self._on_applied([], position, time.time() * 1000)
+        self._waiters.release(position)
+
+    def damaged(self, damage: StorageDamaged) -> None:
+        """The replica isn't what was written: nothing of it is served or given any more, and it is made anew."""
+        self._forget_pending()
+        self._report("damaged", f"starting over: {damage}")
+        self.feed(Diverged(str(damage)))
 
     def _try_again(self) -> None:
         self._retry = None
@@ -306,9 +426,11 @@ class Driver:
     def _forget_pending(self) -> None:
         self._frames = []
         self._frames_bytes = 0
+        self._lacking = ()
 
     def _reset(self) -> None:
         self._reset_due = False
+        self._successor.emptied()
         self._store.reset()
         self._commands.emptied()
         self.feed(Applied(GENESIS))
@@ -316,6 +438,8 @@ class Driver:
     def _erase(self) -> None:
         """Take a bite of what deleted namespaces left behind, and come back for the rest."""
         self._erasing = None
+        if not self._erases:
+            return
         try:
             left = self._store.erase_some()
         except StorageFull as error:  # erasing needs room as well: copy on write

@@ -1,11 +1,13 @@
 """Writes on their way: an edge passes them to the coordinator, and answers when its own replica has them.
 
-    POST /peer/v1/write, signed        {"operations": […], "request_id": bytes}
+    POST /peer/v1/write, signed        {"operations": […], "request_id": bytes}, then a large value's chunks
     200                                {"version": [epoch, seq]}
     otherwise                          {"error": {status, code, message, definite, headers}}
 
-Bodies are msgpack. A retry carries the same request id, which the coordinator answers and doesn't do again. The
-way feels the pair's delay and its cuts, but no packet loss.
+Bodies are msgpack. A large value's chunks follow as objects of their own, so that neither side holds it in one
+piece; its signature is over the digest that `KV-Digest` tells, and is checked before any of it is read. A retry
+carries the same request id, which the coordinator answers and doesn't do again. The way feels the pair's delay and
+its cuts, but no packet loss.
 """
 
 from __future__ import annotations
@@ -13,24 +15,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
+from hashlib import sha256
 from itertools import count
 from typing import Any, Final, NamedTuple
 
 import msgpack
 from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout, web
 
-from kvnet.core.operations import Operation, from_wire, to_wire
+from kvnet.core.entries import INLINE_VALUE_BYTES_MAX
+from kvnet.core.manifest import CHUNK_BYTES
+from kvnet.core.operations import Operation, PutLargeValue, from_wire, to_wire
+from kvnet.core.pieces import LargeRoom
 from kvnet.core.versions import Version
 from kvnet.errors import ProtocolError, RequestError
 from kvnet.topology.wan import Wan
 from kvnet.transport.handshake import Identity
-from kvnet.transport.signing import HEADER, check, sign
+from kvnet.transport.signing import HEADER, BodyDigest, check, sign
 
 PATH: Final = "/peer/v1/write"
 WAITING_MAX: Final = 1000
 """Writes under way at once; whoever comes beyond is told to come back."""
+DIGEST_HEADER: Final = "KV-Digest"
 ATTEMPT_TIMEOUT_S: Final = 10.0
+LARGE_ATTEMPT_TIMEOUT_S: Final = 60.0
 RETRY_FOR_S: Final = 5.0
 """How long a coordinator that can't be reached is tried again."""
 RETRY_FIRST_S: Final = 0.1
@@ -45,6 +53,9 @@ UNKNOWN_OUTCOME: Final = 20011
 TOO_MANY: Final = 20012
 """API code: this node has too many writes under way."""
 
+_BIN32: Final = b"\xc6"
+"""msgpack: bytes, their length in four bytes."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +65,32 @@ class Forwarded(NamedTuple):
     version: Version
     pending: bool
     """This node's replica doesn't have it yet."""
+
+
+class _Body(NamedTuple):
+    """A request's bytes, in parts that are only put together on the way."""
+
+    parts: list[bytes]
+    size: int
+    digest: BodyDigest
+    large: bool
+
+    @classmethod
+    def of(cls, operations: Sequence[Operation], request_id: bytes) -> _Body:
+        wire = {"operations": [to_wire(operation) for operation in operations], "request_id": request_id}
+        parts: list[bytes] = [msgpack.packb(wire)]
+        for operation in operations:
+            if isinstance(operation, PutLargeValue):
+                for chunk in operation.chunks:
+                    parts += (_BIN32 + len(chunk).to_bytes(4, "big"), chunk)
+        digest = sha256()
+        for part in parts:
+            digest.update(part)
+        return cls(parts, sum(map(len, parts)), BodyDigest(digest.hexdigest()), len(parts) > 1)
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        for part in self.parts:
+            yield part
 
 
 class _NotReached(Exception):
@@ -113,8 +150,7 @@ class Forwarder:
         return self._me.name.encode() + b"\0" + self._me.start_id + next(self._counter).to_bytes(8, "big")
 
     async def _have_written(self, operations: Sequence[Operation], request_id: bytes) -> Version:
-        wire = {"operations": [to_wire(operation) for operation in operations], "request_id": request_id}
-        body: bytes = msgpack.packb(wire)
+        body = _Body.of(operations, request_id)
         loop = asyncio.get_running_loop()
         give_up = loop.time() + RETRY_FOR_S
         retry_s = RETRY_FIRST_S
@@ -129,7 +165,7 @@ class Forwarder:
                     raise self._lost(error, sent=sent) from None
             await asyncio.sleep(retry_s)
 
-    async def _attempt(self, body: bytes) -> Version:
+    async def _attempt(self, body: _Body) -> Version:
         """Return the version, or raise what the coordinator answered.
 
         Raises:
@@ -140,12 +176,15 @@ class Forwarder:
         if wan.is_cut(me, coordinator):
             raise _NotReached("the way there is cut", sent=False)
         await asyncio.sleep(wan.one_way_ms(me, coordinator) / 1000)
+        headers = {HEADER: sign(self._me, "POST", PATH, body.digest)}
+        if body.large:
+            headers |= {DIGEST_HEADER: body.digest.hex, "Content-Length": str(body.size)}
         try:
             async with self._session.post(
                 self._url + PATH,
-                data=body,
-                headers={HEADER: sign(self._me, "POST", PATH, body)},
-                timeout=ClientTimeout(total=ATTEMPT_TIMEOUT_S),
+                data=body.stream() if body.large else body.parts[0],
+                headers=headers,
+                timeout=ClientTimeout(total=LARGE_ATTEMPT_TIMEOUT_S if body.large else ATTEMPT_TIMEOUT_S),
             ) as response:
                 answer = await response.read()
         except ClientConnectorError as error:
@@ -176,20 +215,26 @@ class WriteDesk:
         write: Callable[[Sequence[Operation], bytes], Awaitable[Version]],
         *,
         value_bytes_max: int,
+        room: LargeRoom,
     ) -> None:
         """`value_bytes_max` is the limit on values: no body may be much larger, whoever sends it."""
         self._me = me
         self._known = known
         self._write = write
+        self._small_bytes_max = min(value_bytes_max, INLINE_VALUE_BYTES_MAX) + BODY_OVERHEAD_BYTES
         self._body_bytes_max = value_bytes_max + BODY_OVERHEAD_BYTES
+        self._room = room
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer one forwarded write."""
         try:
-            body = await _read_body(request, self._body_bytes_max)
-            check(self._me, self._known, request.headers.get(HEADER), request.method, PATH, body)
-            operations, request_id = _read_request(body)
-            version = await self._write(operations, request_id)
+            if DIGEST_HEADER in request.headers:
+                with self._room.taken():
+                    version = await self._write(*await self._read_large(request))
+            else:
+                body = await _read_body(request, self._small_bytes_max)
+                check(self._me, self._known, request.headers.get(HEADER), request.method, PATH, body)
+                version = await self._write(*_read_request(body))
         except RequestError as error:
             fields = {
                 "status": error.status,
@@ -200,6 +245,40 @@ class WriteDesk:
             }
             return _answer(error.status, {"error": fields})
         return _answer(200, {"version": list(version)})
+
+    async def _read_large(self, request: web.BaseRequest) -> tuple[list[Operation], bytes]:
+        """Read a large value's write, chunk by chunk; nothing of it before the signature is found right."""
+        told = BodyDigest(request.headers[DIGEST_HEADER])
+        check(self._me, self._known, request.headers.get(HEADER), request.method, PATH, told)
+        digest = sha256()
+        size = 0
+        unpacker = msgpack.Unpacker(max_buffer_size=4 * CHUNK_BYTES)
+        objects: list[Any] = []
+        async for part in request.content.iter_any():
+            size += len(part)
+            if size > self._body_bytes_max:
+                raise _too_long(self._body_bytes_max)
+            digest.update(part)
+            try:
+                unpacker.feed(part)
+                objects += unpacker
+            except (ValueError, msgpack.UnpackException, TypeError) as error:
+                raise RequestError(400, 10012, f"invalid request body: {error}") from None
+        if digest.hexdigest() != told.hex:
+            raise RequestError(400, 10012, "invalid request body: not the one that was signed")
+        operations, request_id = _read_fields(objects[0] if objects else None)
+        chunks = objects[1:]
+        if not all(isinstance(chunk, bytes) for chunk in chunks):
+            raise RequestError(400, 10012, "invalid request body: a chunk that isn't bytes")
+        match operations:
+            case [PutLargeValue() as operation]:
+                return [operation._replace(chunks=chunks)], request_id
+            case _:
+                raise RequestError(400, 10012, "invalid request body: a large value comes alone")
+
+
+def _too_long(bytes_max: int) -> RequestError:
+    return RequestError(413, 10001, f"a forwarded write of more than {bytes_max} bytes")
 
 
 def _answer(status: int, fields: dict[str, Any]) -> web.Response:
@@ -212,19 +291,27 @@ async def _read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
     async for chunk in request.content.iter_any():
         size += len(chunk)
         if size > bytes_max:
-            raise RequestError(413, 10001, f"a forwarded write of more than {bytes_max} bytes")
+            raise _too_long(bytes_max)
         chunks.append(chunk)
     return b"".join(chunks)
 
 
 def _read_request(body: bytes) -> tuple[list[Operation], bytes]:
     try:
-        match msgpack.unpackb(body):
+        told = msgpack.unpackb(body)
+    except (ValueError, msgpack.UnpackException, TypeError) as error:
+        raise RequestError(400, 10012, f"invalid request body: {error}") from None
+    return _read_fields(told)
+
+
+def _read_fields(told: Any) -> tuple[list[Operation], bytes]:
+    try:
+        match told:
             case {"operations": list() as operations, "request_id": bytes() as request_id} if (
                 operations and 0 < len(request_id) <= REQUEST_ID_BYTES_MAX
             ):
                 return [from_wire(fields) for fields in operations], request_id
-    except (ValueError, msgpack.UnpackException, ProtocolError, TypeError) as error:
+    except (ProtocolError, TypeError) as error:
         raise RequestError(400, 10012, f"invalid request body: {error}") from None
     raise RequestError(400, 10012, "invalid request body: not operations and a request id")
 

@@ -19,10 +19,10 @@ from typing import Final, Protocol
 from kvnet.core.clock import SKEW_ALARM_MS
 from kvnet.core.events import FramesCut
 from kvnet.core.frames import FRAME_BYTES_TARGET, Frame
-from kvnet.core.operations import Operation
+from kvnet.core.operations import Operation, PutLargeValue
 from kvnet.core.versions import Position, Version
-from kvnet.core.writer import Cut, Writer
-from kvnet.errors import RequestError, StorageFull
+from kvnet.core.writer import Cut, Ticket, Writer
+from kvnet.errors import ProtocolError, RequestError, StorageFull
 from kvnet.transport.notices import Notices
 from kvnet.transport.shaping import monotonic_ms
 
@@ -84,13 +84,42 @@ class GroupCommit:
             RequestError: refused, or the disk is full (nothing was written).
         """
         if self._closed:
-            raise RequestError(
-                503, NOT_OPEN, "The coordinator is stopping; try again", headers={"Retry-After": "1"}
-            )
+            raise self._stopping()
         ticket = self._writer.submit(operations, request_id, monotonic_ms(), _wall_ms())
         self.commit_soon()
         await self.durable(ticket.durable_at)
         return ticket.version
+
+    def check(self, operation: PutLargeValue, request_id: bytes | None) -> Ticket | None:
+        """Return the answer to a large value that needs no entry, None for one that does.
+
+        Raises:
+            RequestError: it would be refused.
+        """
+        if self._closed:
+            raise self._stopping()
+        return self._writer.check(operation, request_id, monotonic_ms(), _wall_ms())
+
+    async def run(self, task: Callable[[], None]) -> None:
+        """Have the committing thread do this between two commits; nobody else may write the store.
+
+        Raises:
+            RequestError: it takes nothing more, or the disk failed.
+            StorageFull, ProtocolError: the task's.
+        """
+        if self._closed:
+            raise self._stopping()
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, task)
+        except (StorageFull, ProtocolError):
+            raise
+        except Exception as error:
+            self._fail(error)
+            raise RequestError(503, NOT_OPEN, "The coordinator's disk failed") from error
+
+    def _stopping(self) -> RequestError:
+        text = "The coordinator is stopping; try again"
+        return self._refusal or RequestError(503, NOT_OPEN, text, headers={"Retry-After": "1"})
 
     async def durable(self, seq: int) -> None:
         """Return once everything up to `seq` is durable.

@@ -27,6 +27,15 @@ class Arrivals(Watcher):
         for frame in frames:
             self.at_ms.setdefault(frame.last_seq, {}).setdefault(node.id, now)
 
+    def on_adopted(self, node: SimulatedNode) -> None:
+        """A replica made of pages has everything up to where it stands, and had not what came before to show."""
+        if node.name == ROOT:
+            return
+        position = node.disk.position.seq
+        for seq in self.world.durable_at:
+            if seq <= position:
+                self.at_ms.setdefault(seq, {}).setdefault(node.id, self.world.now)
+
     def lag_ms(self, seq: int, node: str) -> float:
         """Return how long after its fsync a node had this frame; inf if it hasn't."""
         return self.at_ms.get(seq, {}).get(node, inf) - self.world.durable_at[seq]

@@ -13,11 +13,12 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from kvnet.core.catalog import Namespace
-from kvnet.core.events import FramesCut
-from kvnet.core.operations import Operation
+from kvnet.core.events import ChunksReady, FramesCut
+from kvnet.core.manifest import Manifest
+from kvnet.core.operations import Operation, PutLargeValue
 from kvnet.core.replica import Replica
 from kvnet.core.writer import Cut, Ticket, Writer
-from kvnet.errors import StorageFull
+from kvnet.errors import RequestError, StorageFull
 from kvnet.limits import Limits
 from kvnet.simulator.node import SimulatedNode
 
@@ -62,6 +63,8 @@ class Desk:
         self.is_closed = False
         """Its core has ordered that nothing more be written."""
         self._waiting: list[tuple[int, Answer]] = []
+        self._offered: dict[bytes, tuple[PutLargeValue, Answer]] = {}
+        """Large values whose chunks are on their way, by the offer's id."""
         self._committing: Cut | None = None
         """What the disk is busy with."""
         self._committed_at = -inf
@@ -84,6 +87,30 @@ class Desk:
         ticket = self.writer.submit(operations, request_id, self.node.clock_ms(), int(self.node.wall_ms()))
         self._waiting.append((ticket.durable_at, answer))
         return ticket
+
+    def submit_large(self, operation: PutLargeValue, answer: Answer) -> None:
+        """Keep a large value's chunks and offer them; it is submitted when they are everywhere, or in 6 s.
+
+        Raises:
+            StorageFull: nothing of it will be seen.
+        """
+        names = Manifest.unpack(operation.manifest).chunks
+        for name, data in zip(names, operation.chunks, strict=True):
+            self.node.disk.put_chunk(name, data)
+        id_ = self.world.rng.getrandbits(128).to_bytes(16, "big")
+        self._offered[id_] = operation._replace(chunks=[]), answer
+        self.node.feed(ChunksReady(id_, tuple(dict.fromkeys(names))))
+
+    def settle(self, id_: bytes) -> None:
+        """All members that answer hold what was offered: its entry may be sequenced."""
+        offered = self._offered.pop(id_, None)
+        if offered is not None and self.is_open:
+            operation, answer = offered
+            try:
+                self.submit([operation], None, answer)
+            except RequestError:
+                answer(False)
+            self.commit_soon()
 
     def commit_soon(self) -> None:
         """See to it that what is pending gets committed, and that who waits for what is durable is answered."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from kvnet.core.catalog import NAMESPACE_PREFIX
-from kvnet.core.entries import SYSTEM_NAMESPACE, Delete, Epoch, Put
+from kvnet.core.entries import SYSTEM_NAMESPACE, Delete, Epoch, Put, PutLarge
 from kvnet.core.frames import Frame
 from kvnet.core.versions import GENESIS, Version
 
@@ -105,6 +105,9 @@ def _add_to(records: dict[Place, Written], frame: Frame) -> None:
             case Put(namespace, key, value, metadata, expires_at, _):
                 version = Version(frame.epoch, seq)
                 records[namespace, key] = Written(value, metadata, expires_at, version)
+            case PutLarge(namespace, key, manifest, metadata, expires_at, _):
+                version = Version(frame.epoch, seq)
+                records[namespace, key] = Written(manifest, metadata, expires_at, version)
             case Delete(namespace, key):
                 records.pop((namespace, key), None)
                 if namespace == SYSTEM_NAMESPACE and key.startswith(NAMESPACE_PREFIX):

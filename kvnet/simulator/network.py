@@ -6,7 +6,7 @@ from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from kvnet.core.messages import Frames, Message
+from kvnet.core.messages import Chunk, Frames, Message, Page
 from kvnet.topology.wan import HELD, LinkModel, Wan
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ def size_of(messages: list[Message]) -> int:
     for message in messages:
         if type(message) is Frames:
             size += sum(map(len, message.frames))
+        elif type(message) is Page:
+            size += len(message.body)
+        elif type(message) is Chunk:
+            size += len(message.data)
     return size
 
 
@@ -70,10 +74,14 @@ class Direction:
 class Link:
     """One connection between two nodes; both directions live and die together."""
 
-    __slots__ = ("alive", "back", "breaks_at", "forth", "is_half_open", "since")
+    __slots__ = ("alive", "back", "breaks_at", "bulk", "forth", "is_half_open", "since")
 
-    def __init__(self, wan: Wan, dialler: SimulatedNode, listener: SimulatedNode, rng: Random, now: float) -> None:
+    def __init__(
+        self, wan: Wan, dialler: SimulatedNode, listener: SimulatedNode, rng: Random, now: float, *, bulk: bool
+    ) -> None:
         self.alive = True
+        self.bulk = bulk
+        """For pages and chunks, beside the one for all else."""
         self.since = now
         self.is_half_open = False
         """One end died without a word."""

@@ -6,14 +6,23 @@ leaves, one message per link; then its frames are applied in one transaction; th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kvnet.core.events import (
+    AbandonBootstrap,
     Applied,
     Apply,
     AwaitWritable,
+    BeginBootstrap,
+    BootstrapFailed,
+    Bootstrapped,
+    BulkLost,
+    BulkSend,
+    ChunksLacking,
+    ChunkStored,
     Connect,
     DeadlineReached,
     Disconnect,
@@ -21,19 +30,29 @@ from kvnet.core.events import (
     Effect,
     Empty,
     Event,
+    FinishBootstrap,
+    OfferSettled,
     OpenEpoch,
+    PageSent,
+    PageStored,
+    PageUnusable,
+    PeerLost,
     RefuseWrites,
     Report,
     Send,
+    SendChunk,
+    SendPage,
     SetDeadline,
     Started,
+    StoreChunk,
+    StorePage,
 )
 from kvnet.core.frames import Frame
-from kvnet.core.messages import Frames, Message
+from kvnet.core.messages import Chunk, ChunkMissing, Frames, Message, Page
 from kvnet.core.replica import Replica
 from kvnet.core.state import NodeConfig
-from kvnet.core.versions import GENESIS
-from kvnet.errors import Divergence, ProtocolError, StorageFull
+from kvnet.core.versions import GENESIS, Position
+from kvnet.errors import ChunksMissing, Divergence, PageDamaged, ProtocolError, StorageFull
 from kvnet.simulator.disk import SimulatedDisk, SimulatedJournal
 from kvnet.simulator.network import Link, size_of
 
@@ -44,6 +63,8 @@ FULL_RETRY_FIRST_MS: Final = 100.0
 FULL_RETRY_MAX_MS: Final = 5000.0
 """How often a full disk is tried again, as runtime/driver.py does."""
 PENDING_BYTES_MAX: Final = 16 * 1024 * 1024
+PAGE_MS: Final = 2.0
+"""How long it takes to read a page, or to store one."""
 
 
 class SimulatedNode:
@@ -51,14 +72,22 @@ class SimulatedNode:
 
     __slots__ = (
         "_armed_at",
+        "_bulk_outbox",
+        "_bulk_waiting",
         "_deadline",
         "_frames",
+        "_lacking",
         "_outbox",
+        "_pages",
         "_pending",
+        "_proof",
         "_reset_due",
         "_retry_ms",
         "_retrying",
+        "_work",
         "backlog",
+        "bulk_dialling",
+        "bulk_links",
         "clock_offset_ms",
         "clock_rate",
         "control_messages_sent",
@@ -88,6 +117,8 @@ class SimulatedNode:
         self.core: Replica | None = None
         self.links: dict[str, Link] = {}
         self.dialling: dict[str, None] = {}
+        self.bulk_links: dict[str, Link] = {}
+        self.bulk_dialling: dict[str, None] = {}
         self.reports: list[tuple[float, str, str]] = []
         self.events = 0
         self.control_messages_sent = 0
@@ -110,6 +141,15 @@ class SimulatedNode:
     def _forget_turn(self) -> None:
         self._pending: list[Event] = []
         self._outbox: dict[str, list[Message]] = {}
+        self._bulk_outbox: dict[str, list[Message]] = {}
+        self._bulk_waiting: dict[str, list[Message]] = {}
+        """By peer whose bulk link is being dialled."""
+        self._pages: list[Page] = []
+        self._proof: tuple[Position, bytes] | None = None
+        self._work = 0
+        """Grows when what is being done for a successor is given up."""
+        self._lacking: tuple[bytes, ...] = ()
+        """The chunks that the next frame, or the proof, waits for."""
         self._frames: list[Frame] = []
         self._reset_due = False
         self._retry_ms = FULL_RETRY_FIRST_MS
@@ -156,7 +196,9 @@ class SimulatedNode:
         self.stalled_until = -inf
         self._forget_turn()
         world = self.world
-        self.core = Replica(config, world.timers, self.disk, self, rng, self.wall_ms, read_frame=world.read_frame)
+        self.core = Replica(
+            config, world.timers, self.disk.port, self, rng, self.wall_ms, read_frame=world.read_frame
+        )
         self.feed(Started())
 
     def stop(self) -> None:
@@ -164,6 +206,7 @@ class SimulatedNode:
         self.core = None
         self.stopped_at = self.world.now
         self.dialling.clear()
+        self.bulk_dialling.clear()
         self.backlog.clear()
         self._forget_turn()
 
@@ -173,7 +216,7 @@ class SimulatedNode:
             self.stalled_until = self.world.now
             if self.core is not None:
                 self._drain(self.core)
-                for link in self.links.values():
+                for link in [*self.links.values(), *self.bulk_links.values()]:
                     self.world.look_at(link.direction(link.other(self)))
                 if self._deadline < inf:
                     self._arm()
@@ -254,10 +297,14 @@ class SimulatedNode:
                     world.send(self, peer, messages)
                 if self.core is not core:
                     return
+            if self._bulk_outbox:
+                self._send_bulk()
             if self._reset_due:
                 self._reset()
-            elif self._frames and not self._retrying:
+            elif self._frames and not self._retrying and not self._lacking:
                 self._apply()
+            if not self.disk.verified:
+                self._look_whether_level(core)
             if handled == len(pending):
                 break
         self.events += handled
@@ -281,7 +328,35 @@ class SimulatedNode:
                     world.await_room(link.direction(self))
             case Empty():
                 self._frames.clear()
+                self._give_up_successor()
                 self._reset_due = True
+            case BulkSend(peer, bulk_message):
+                self._bulk_outbox.setdefault(peer, []).append(bulk_message)
+            case SendChunk(peer, name):
+                data = self.disk.chunks.get(name)
+                answer = ChunkMissing(name) if data is None else Chunk(name, data)
+                self._bulk_outbox.setdefault(peer, []).append(answer)
+            case SendPage(peer, after):
+                world.at(world.now + PAGE_MS, self._read_page, (self.core, peer, after))
+            case BeginBootstrap(position):
+                self._frames.clear()
+                self._give_up_successor()
+                self.disk.begin_successor(position)
+            case StorePage(page):
+                self._pages.append(page)
+                if len(self._pages) == 1:
+                    world.at(world.now + PAGE_MS, self._do_work, (self.core, self._work))
+            case FinishBootstrap(until, digest):
+                self._proof = until, digest
+                world.at(world.now + PAGE_MS, self._do_work, (self.core, self._work))
+            case AbandonBootstrap():
+                self._frames.clear()
+                self._give_up_successor()
+                self.disk.abandon_successor()
+            case StoreChunk(name, data):
+                self._store_chunk(name, data)
+            case OfferSettled(id_):
+                world.offer_settled(self, id_)
             case OpenEpoch(epoch):
                 world.open_epoch(self, epoch)
             case RefuseWrites(why):
@@ -293,6 +368,120 @@ class SimulatedNode:
                 raise AssertionError(f"an effect out of its place: {effect}")
         if world.trace is not None:
             world.trace.on_effect(self, effect)
+
+    # -- the bulk lane ---------------------------------------------------------------------------------------
+
+    def links_of(self, bulk: bool) -> dict[str, Link]:
+        return self.bulk_links if bulk else self.links
+
+    def dialling_of(self, bulk: bool) -> dict[str, None]:
+        return self.bulk_dialling if bulk else self.dialling
+
+    def on_lost(self, peer: str, *, bulk: bool) -> None:
+        if bulk:
+            self.on_bulk_lost(peer)
+        else:
+            self.feed(PeerLost(peer))
+
+    def on_bulk_up(self, peer: str) -> None:
+        waiting = self._bulk_waiting.pop(peer, [])
+        if waiting:
+            self.world.send(self, peer, waiting, bulk=True)
+
+    def on_bulk_lost(self, peer: str) -> None:
+        self._bulk_waiting.pop(peer, None)
+        self.feed(BulkLost(peer))
+
+    def _send_bulk(self) -> None:
+        outbox, self._bulk_outbox = self._bulk_outbox, {}
+        for peer, messages in outbox.items():
+            if peer in self.bulk_links:
+                self.world.send(self, peer, messages, bulk=True)
+            else:
+                self._bulk_waiting.setdefault(peer, []).extend(messages)
+                self.world.dial(self, peer, bulk=True)
+
+    # -- pages, chunks and the successor ---------------------------------------------------------------------
+
+    def _later(self, action: Callable[[Any], None], argument: Any) -> bool:
+        """Whether this process stands still, and the action waits until it doesn't."""
+        if self.world.now < self.stalled_until:
+            self.world.at(self.stalled_until, action, argument)
+            return True
+        return False
+
+    def _read_page(self, read: tuple[Replica, str, bytes]) -> None:
+        core, peer, after = read
+        if self.core is not core or self._later(self._read_page, read):
+            return
+        page = self.disk.read_page(after)
+        self._bulk_outbox.setdefault(peer, []).append(page)
+        self.turn([PageSent(peer, page.until)])
+
+    def _give_up_successor(self) -> None:
+        self._work += 1
+        self._pages.clear()
+        self._proof = None
+        self._lacking = ()
+
+    def _do_work(self, work: tuple[Replica, int]) -> None:
+        """Store the next page, or prove what they came to."""
+        core, number = work
+        if self.core is not core or number != self._work or self._later(self._do_work, work):
+            return
+        event: Event
+        try:
+            if self._pages:
+                event = self._store_page()
+            elif self._proof is not None and not self._lacking:
+                event = Bootstrapped(self.disk.finish(*self._proof))
+                self._proof = None
+                for tell in self.world.heard.adopted:
+                    tell(self)
+            else:
+                return
+        except StorageFull as error:
+            self.reports.append((self.world.now, "storage_full", str(error)))
+            self.world.at(self.world.now + FULL_RETRY_FIRST_MS, self._do_work, work)
+            return
+        except ChunksMissing as missing:
+            self._lacking = missing.hashes
+            event = ChunksLacking(missing.hashes)
+        except (Divergence, ProtocolError) as error:
+            self._proof = None
+            event = BootstrapFailed(str(error))
+        if self._pages:
+            self.world.at(self.world.now + PAGE_MS, self._do_work, work)
+        self.turn([event])
+
+    def _store_page(self) -> Event:
+        page = self._pages[0]
+        try:
+            self.disk.store_page(page)
+        except PageDamaged as damage:
+            del self._pages[0]
+            return PageUnusable(str(damage))
+        del self._pages[0]
+        return PageStored(page.until)
+
+    def _store_chunk(self, name: bytes, data: bytes) -> None:
+        try:
+            ok = self.disk.put_chunk(name, data)
+        except StorageFull as error:
+            self.reports.append((self.world.now, "storage_full", str(error)))
+            ok = False
+        self._pending.append(ChunkStored(name, ok))
+        if ok and name in self._lacking:
+            self._lacking = tuple(each for each in self._lacking if each != name)
+            if not self._lacking and self._proof is not None:
+                self.world.at(self.world.now, self._do_work, (self.core, self._work))
+
+    def _look_whether_level(self, core: Replica) -> None:
+        """An edge that has a parent and all that a beacon spoke of is verified, as nodes/edge.py finds it."""
+        state = core.state
+        is_level = self.disk.position.seq >= state.head_seq > 0 and state.late_since is None
+        if self.disk.successor is None and is_level and (state.parents or state.is_root):
+            self.disk.mark_verified()
 
     def _reset(self) -> None:
         self._reset_due = False
@@ -316,13 +505,22 @@ class SimulatedNode:
             self.reports.append((self.world.now, "diverged", str(error)))
             self._pending.append(Diverged(str(error)))
             return
-        self._frames = []
+        except ChunksMissing as missing:
+            if missing.applicable:
+                self.disk.apply(frames[: missing.applicable])
+            frames = frames[: missing.applicable]
+            self._lacking = missing.hashes
+            self._pending.append(ChunksLacking(missing.hashes))
+        self._frames = self._frames[len(frames) :]
         self._retry_ms = FULL_RETRY_FIRST_MS
         if self.world.edges_sync:
             self.disk.sync()
-        for tell in self.world.heard.applied:
-            tell(self, frames)
-        self._pending.append(Applied(self.disk.position))
+        if not frames:
+            return
+        if self.disk.successor is None:  # else readers don't see them yet
+            for tell in self.world.heard.applied:
+                tell(self, frames)
+        self._pending.append(Applied(self.disk.port.position))
 
     def _try_again(self, core: Replica) -> None:
         if self.core is not core:
@@ -331,7 +529,7 @@ class SimulatedNode:
             self.world.at(self.stalled_until, self._try_again, core)
             return
         self._retrying = False
-        if self._frames and not self._reset_due:
+        if self._frames and not self._reset_due and not self._lacking:
             self._apply()
             events, self._pending = self._pending, []
             if events:

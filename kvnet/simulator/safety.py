@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any, Final
 
+from kvnet.core.donor import RECEIVERS_MAX
 from kvnet.core.entries import DIGEST_MODULUS
 from kvnet.core.events import UNSENT_BYTES_MAX
 from kvnet.core.frames import Frame
 from kvnet.core.freshness import BeaconSeen, staleness_ms
 from kvnet.core.messages import Beacon, BeaconId, Frames, Message
+from kvnet.core.offers import KEPT_ASKS_MAX, OFFERS_MAX
 from kvnet.core.state import NEVER
 from kvnet.core.stream import MESSAGE_FRAME_BYTES, RECENT_BYTES_MAX
 from kvnet.core.versions import GENESIS, Position
@@ -66,7 +68,9 @@ class DurableBeforeSent(Checker):
 
 
 class NeverBack(Checker):
-    """A replica's position only grows, also over a restart, until it is emptied or its disk is replaced."""
+    """A replica's position only grows, also over a restart and by being made anew, until it is emptied or its disk
+    is replaced.
+    """
 
     name = "never back"
 
@@ -81,6 +85,12 @@ class NeverBack(Checker):
                 self.fail(f"{node.id} went back from {before} to {frame.position}", node=node.id)
             before = frame.position
         self._at[node.id] = before
+
+    def on_adopted(self, node: SimulatedNode) -> None:
+        before, now = self._at.get(node.id, GENESIS), node.disk.position
+        if now[:2] < before[:2]:
+            self.fail(f"{node.id} was at {before} and is made anew at {now}", node=node.id)
+        self._at[node.id] = now
 
     def on_durable(self, node: SimulatedNode, frames: Sequence[Frame]) -> None:
         if frames:
@@ -133,6 +143,11 @@ class FoldOfAPrefix(Checker):
         del frames
         self._changed[node.id] = None
 
+    def on_adopted(self, node: SimulatedNode) -> None:
+        self._changed[node.id] = None
+        if not node.disk.verified:
+            self.fail(f"{node.id} is made anew and wasn't proven", node=node.id)
+
     def on_emptied(self, node: SimulatedNode) -> None:
         self._changed[node.id] = None
 
@@ -167,7 +182,10 @@ class FoldOfAPrefix(Checker):
 
 
 class NoResurrection(Checker):
-    """Once a replica has applied the end of a key, nothing older of that key is ever seen there again."""
+    """Once a replica has applied the end of a key, nothing older of that key is ever seen there again.
+
+    Unless what it had applied is no part of the history that it is made anew from.
+    """
 
     name = "no resurrection"
 
@@ -175,15 +193,24 @@ class NoResurrection(Checker):
         super().__init__(world)
         self._seen: dict[str, dict[tuple[bytes, bytes], int]] = {}
         """By node and place, the seq of the newest entry that was applied."""
+        self._at: dict[str, bytes] = {}
+        """By node, the chain after the newest frame that was applied."""
 
     def on_applied(self, node: SimulatedNode, frames: Sequence[Frame]) -> None:
         seen = self._seen.setdefault(node.id, {})
+        self._at[node.id] = node.disk.position.chain
         for frame in frames:
             for seq, entry in enumerate(frame.entries(), frame.first_seq):
                 place = (getattr(entry, "namespace", b""), getattr(entry, "key", b""))
                 if seen.get(place, 0) >= seq:
                     self.fail(f"{node.id} applied an older entry of {place[1]!r} again", node=node.id, seq=seq)
                 seen[place] = seq
+
+    def on_adopted(self, node: SimulatedNode) -> None:
+        chain = node.disk.position.chain
+        if not self.world.history.leads(self._at.get(node.id, chain), chain):
+            self._seen.pop(node.id, None)
+        self._at[node.id] = chain
 
     def on_emptied(self, node: SimulatedNode) -> None:
         self._seen.pop(node.id, None)
@@ -318,6 +345,9 @@ class EverythingIsBounded(Checker):
                 "ladder_peers": members,
                 "replaced": members,
                 "children": len(core.state.neighbours),
+                "receivers": RECEIVERS_MAX,
+                "offers": OFFERS_MAX,
+                "kept_chunk_asks": KEPT_ASKS_MAX,
             }
             for what, limit in limits.items():
                 if sizes[what] > limit:

@@ -11,9 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from kvnet.core.entries import NAMESPACE_ID_BYTES
 from kvnet.core.events import (
+    AbandonBootstrap,
     Applied,
     AwaitWritable,
+    BeginBootstrap,
+    BootstrapFailed,
+    Bootstrapped,
+    BulkLost,
+    BulkReceived,
+    BulkSend,
+    ChunksLacking,
+    ChunksReady,
+    ChunkStored,
     Connect,
     DeadlineReached,
     DialFailed,
@@ -22,15 +33,24 @@ from kvnet.core.events import (
     Effect,
     Empty,
     Event,
+    FinishBootstrap,
     FramesCut,
     LinkWritable,
     MessageReceived,
+    OfferSettled,
     OpenEpoch,
+    PageSent,
+    PageStored,
+    PageUnusable,
     PeerLost,
     PeerUp,
     RefuseWrites,
     Report,
+    SendChunk,
+    SendPage,
     Started,
+    StoreChunk,
+    StorePage,
 )
 from kvnet.core.frames import read_span
 from kvnet.core.messages import (
@@ -38,9 +58,18 @@ from kvnet.core.messages import (
     Advert,
     Ask,
     Beacon,
+    Chunk,
+    ChunkMissing,
+    ChunksWanted,
     Frames,
+    Holds,
     Message,
     Move,
+    Offer,
+    Page,
+    PagesCredit,
+    PagesRefused,
+    PagesWanted,
     Refused,
     Subscribe,
     Unsubscribe,
@@ -58,7 +87,7 @@ class Trace:
         self._only = frozenset(only)
 
     def on_event(self, node: SimulatedNode, event: Event) -> None:
-        if type(event) is MessageReceived:
+        if isinstance(event, MessageReceived | BulkReceived):
             self._say(node, f"<- {event.peer} {told(event.message)}")
         elif type(event) is not DeadlineReached:
             self._say(node, _happened(event))
@@ -94,6 +123,22 @@ def _happened(event: Event) -> str:
             return f"has room for {peer} again"
         case Diverged(why):
             return f"diverged: {why}"
+        case BulkLost(peer):
+            return f"lost the bulk link with {peer}"
+        case PageSent(peer, until):
+            return f"gave {peer} a page up to {_place(until) if until else 'the end'}"
+        case PageStored(until):
+            return f"stored a page up to {_place(until) if until else 'the end'}"
+        case PageUnusable(why):
+            return f"couldn't use a page: {why}"
+        case Bootstrapped(position):
+            return f"is made anew at {position}"
+        case BootstrapFailed(why):
+            return f"was made anew in vain: {why}"
+        case ChunkStored(name, ok):
+            return f"{'stored' if ok else 'threw away'} chunk {name[:4].hex()}"
+        case ChunksLacking(hashes) | ChunksReady(_, hashes):
+            return f"{type(event).__name__} {' '.join(name[:4].hex() for name in hashes)}"
         case Started():
             return "started"
         case _:
@@ -116,6 +161,22 @@ def _ordered(effect: Effect) -> str:
             return f"refuses to write: {why}"
         case Report(what, detail):
             return f"reports {what}: {detail}"
+        case BulkSend(peer, message):
+            return f"says to {peer} in bulk: {told(message)}"
+        case StorePage(page):
+            return f"stores {told(page)}"
+        case StoreChunk(name) | SendChunk(_, name):
+            return f"{type(effect).__name__} {name[:4].hex()}"
+        case BeginBootstrap(position):
+            return f"begins to be made anew from {position}"
+        case AbandonBootstrap():
+            return "gives up what it was being made of"
+        case SendPage(peer, after):
+            return f"reads a page for {peer} behind {_place(after)}"
+        case OfferSettled(id_):
+            return f"finds offer {id_[:4].hex()} settled"
+        case FinishBootstrap(until):
+            return f"proves what it was made of, up to {until}"
         case _:
             return str(effect)
 
@@ -142,6 +203,30 @@ def told(message: Message) -> str:
             return f"Refused {reason.name} at {position}"
         case Move():
             return "Move"
+        case Offer(id_, chunks):
+            return f"Offer {id_[:4].hex()} of {len(chunks)} chunks"
+        case Holds(id_):
+            return f"Holds {id_[:4].hex()}"
+        case PagesWanted(after, credit):
+            return f"PagesWanted {credit} behind {_place(after)}"
+        case PagesCredit(credit):
+            return f"PagesCredit {credit}"
+        case Page(position, _, after, until):
+            return f"Page {_place(after)}..{_place(until) if until else 'end'} as of {position}"
+        case PagesRefused(position):
+            return f"PagesRefused at {position}"
+        case ChunksWanted(hashes):
+            return f"ChunksWanted {' '.join(name[:4].hex() for name in hashes)}"
+        case Chunk(name, data):
+            return f"Chunk {name[:4].hex()} of {len(data)} bytes"
+        case ChunkMissing(name):
+            return f"ChunkMissing {name[:4].hex()}"
+
+
+def _place(place: bytes) -> str:
+    return (
+        f"{place[:4].hex()}/{place[NAMESPACE_ID_BYTES:].decode(errors='backslashreplace')}" if place else "start"
+    )
 
 
 def _span(frames: tuple[bytes, ...]) -> str:

@@ -15,16 +15,16 @@ from typing import Any, Final, Protocol
 
 from kvnet.core.events import (
     UNSENT_BYTES_MAX,
+    BulkReceived,
     DialFailed,
     Effect,
     Event,
     LinkWritable,
     MessageReceived,
-    PeerLost,
     PeerUp,
 )
 from kvnet.core.frames import Frame, read_frame
-from kvnet.core.messages import Frames, Message
+from kvnet.core.messages import BulkMessage, Frames, Message
 from kvnet.core.operations import PutValue
 from kvnet.core.replica import Replica
 from kvnet.core.root import Phase
@@ -54,6 +54,9 @@ class Watcher:
     def on_applied(self, node: SimulatedNode, frames: Sequence[Frame]) -> None:
         """The node's disk has just taken these frames."""
 
+    def on_adopted(self, node: SimulatedNode) -> None:
+        """The node's readers see another replica, made of pages."""
+
     def on_emptied(self, node: SimulatedNode) -> None:
         """The node has thrown its replica away, or its disk was wiped."""
 
@@ -79,6 +82,7 @@ class Hooks:
     def __init__(self) -> None:
         self.event: list[Callable[[SimulatedNode], None]] = []
         self.applied: list[Callable[[SimulatedNode, Sequence[Frame]], None]] = []
+        self.adopted: list[Callable[[SimulatedNode], None]] = []
         self.emptied: list[Callable[[SimulatedNode], None]] = []
         self.started: list[Callable[[SimulatedNode], None]] = []
         self.stopped: list[Callable[[SimulatedNode], None]] = []
@@ -224,7 +228,7 @@ class World:
         if desk is not None and desk.is_open:
             desk.on_crash()
         node.stop()
-        for link in list(node.links.values()):
+        for link in [*node.links.values(), *node.bulk_links.values()]:
             other = link.other(node)
             if silent:
                 link.is_half_open = True
@@ -232,6 +236,7 @@ class World:
                 link.alive = False
                 self.at(self.now + self.wan.one_way_ms(node.name, other.name), self._hear_of_end, (other, link))
         node.links.clear()
+        node.bulk_links.clear()
         if power:
             self._lose_power(node)
         for tell in self.heard.stopped:
@@ -303,6 +308,12 @@ class World:
         self.desks[node.id] = desk
         desk.commit()
 
+    def offer_settled(self, node: SimulatedNode, id_: bytes) -> None:
+        """Sequence the large value that was offered, as the coordinator's core orders."""
+        desk = self.desks.get(node.id)
+        if desk is not None:
+            desk.settle(id_)
+
     def close_desk(self, node: SimulatedNode) -> None:
         """Take no writes there any more, as its core orders."""
         desk = self.desks.get(node.id)
@@ -337,25 +348,30 @@ class World:
 
     # -- links -----------------------------------------------------------------------------------------------
 
-    def dial(self, node: SimulatedNode, peer: str) -> None:
-        if peer in node.links or peer in node.dialling:
+    def dial(self, node: SimulatedNode, peer: str, *, bulk: bool = False) -> None:
+        dialling = node.dialling_of(bulk)
+        if peer in node.links_of(bulk) or peer in dialling:
             return
-        node.dialling[peer] = None
+        dialling[peer] = None
         wait = dial_ms(self.wan, node.name, peer, self._network_rng)
         if wait == inf:
-            self.at(self.now + DIAL_TIMEOUT_MS, self._dial_failed, (node, node.core, peer))
+            self.at(self.now + DIAL_TIMEOUT_MS, self._dial_failed, (node, node.core, peer, bulk))
         else:
-            self.at(self.now + wait, self._dialled, (node, node.core, peer))
+            self.at(self.now + wait, self._dialled, (node, node.core, peer, bulk))
 
-    def _dial_failed(self, dial: tuple[SimulatedNode, Replica, str]) -> None:
-        node, core, peer = dial
+    def _dial_failed(self, dial: tuple[SimulatedNode, Replica, str, bool]) -> None:
+        node, core, peer, bulk = dial
         if node.core is core:
-            node.dialling.pop(peer, None)
-            if peer not in node.links:
+            node.dialling_of(bulk).pop(peer, None)
+            if peer in node.links_of(bulk):
+                return
+            if bulk:
+                node.on_bulk_lost(peer)
+            else:
                 node.feed(DialFailed(peer))
 
-    def _dialled(self, dial: tuple[SimulatedNode, Replica, str]) -> None:
-        node, core, peer = dial
+    def _dialled(self, dial: tuple[SimulatedNode, Replica, str, bool]) -> None:
+        node, core, peer, bulk = dial
         other = self.nodes[peer]
         if node.core is not core:
             return
@@ -369,22 +385,26 @@ class World:
         if self.wan.is_cut(node.name, peer) or self.wan.is_cut(peer, node.name):
             self.at(self.now + DIAL_TIMEOUT_MS, self._dial_failed, dial)  # the way was cut meanwhile
             return
-        node.dialling.pop(peer, None)
-        if peer in node.links:
+        node.dialling_of(bulk).pop(peer, None)
+        ours, theirs = node.links_of(bulk), other.links_of(bulk)
+        if peer in ours:
             return
         rtt = self.wan.rtt_ms(node.name, peer)
-        link = Link(self.wan, node, other, self._network_rng, self.now)
-        node.links[peer] = link
-        stale = other.links.get(node.name)
-        other.links[node.name] = link
+        link = Link(self.wan, node, other, self._network_rng, self.now, bulk=bulk)
+        ours[peer] = link
+        stale = theirs.get(node.name)
+        theirs[node.name] = link
         if stale is not None:
             stale.alive = False
             rival = stale.other(other)
             if rival is not node:
                 self.at(self.now + self.wan.one_way_ms(peer, node.name), self._hear_of_end, (rival, stale))
-            other.feed(PeerLost(node.name))
+            other.on_lost(node.name, bulk=bulk)
+        if bulk:
+            node.on_bulk_up(peer)
+            return
         other.feed(PeerUp(node.name, rtt))
-        if node.links.get(peer) is link:
+        if ours.get(peer) is link:
             node.feed(PeerUp(peer, rtt))
 
     def close(self, link: Link) -> None:
@@ -400,13 +420,14 @@ class World:
 
     def _lose(self, node: SimulatedNode, link: Link) -> None:
         peer = link.other(node).name
-        if node.links.get(peer) is link:
-            del node.links[peer]
-            node.feed(PeerLost(peer))
+        links = node.links_of(link.bulk)
+        if links.get(peer) is link:
+            del links[peer]
+            node.on_lost(peer, bulk=link.bulk)
 
-    def send(self, node: SimulatedNode, peer: str, messages: list[Message]) -> None:
+    def send(self, node: SimulatedNode, peer: str, messages: list[Message], *, bulk: bool = False) -> None:
         """Hand these messages to the link, as one WebSocket message."""
-        link = node.links.get(peer)
+        link = node.links_of(bulk).get(peer)
         if link is None:
             return
         if self.trace is not None:
@@ -418,12 +439,12 @@ class World:
             if type(message) is Frames:
                 break
         else:
-            node.control_messages_sent += 1
+            node.control_messages_sent += not bulk
         if link.is_half_open and link.breaks_at == inf:
             link.breaks_at = self.now + USER_TIMEOUT_MS
             self.at(link.breaks_at, self.close, link)
         direction = link.forth if link.forth.sender is node else link.back
-        if self.tampering is not None:
+        if self.tampering is not None and not bulk:
             messages = self.tampering.tamper(direction, messages)
             if not messages:
                 return
@@ -457,7 +478,10 @@ class World:
             self._wake(direction, receiver.stalled_until)
             return
         messages = direction.arrivals(self.now)
-        if messages and not link.is_half_open and receiver.links.get(direction.sender.name) is link:
+        is_heard = not link.is_half_open and receiver.links_of(link.bulk).get(direction.sender.name) is link
+        if messages and is_heard and link.bulk:
+            receiver.turn([_bulk_event(direction.sender.name, message) for message in messages])
+        elif messages and is_heard:
             if receiver.overflows(messages):
                 self.close(link)
                 return
@@ -501,7 +525,7 @@ class World:
     def wan_changed(self) -> None:
         """Tell every link that the WAN is not what it was."""
         for node in list(self.nodes.values()):
-            for link in list(node.links.values()):
+            for link in [*node.links.values(), *node.bulk_links.values()]:
                 direction = link.direction(node)
                 direction.model.on_change(self.now)
                 self._wake(direction, direction.next_due())
@@ -510,6 +534,11 @@ class World:
         """Have every watcher look at the whole world."""
         for tell in self.heard.look:
             tell()
+
+
+def _bulk_event(peer: str, message: Message) -> BulkReceived:
+    assert isinstance(message, BulkMessage), "a bulk link carries nothing else"
+    return BulkReceived(peer, message)
 
 
 def _at_once() -> float:

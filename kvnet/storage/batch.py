@@ -158,7 +158,7 @@ class Batch:
             elif kind == DELETE:
                 _, namespace, key = fields
                 total += self._delete(namespace, key, seq)
-            elif seq != frame.first_seq:
+            elif kind != EPOCH or seq != frame.first_seq:
                 raise ValueError("an entry of an unknown kind, or an EPOCH entry out of its place")
         self._digest = (self._digest + total) % DIGEST_MODULUS
 

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import lmdb
 
 from kvnet.core.manifest import Manifest, hash_chunk
-from kvnet.errors import ProtocolError
+from kvnet.errors import ProtocolError, StorageDamaged
 
 UNREFERENCED_S: Final = 3600
 COLLECTED_AT_ONCE: Final = 64
@@ -87,6 +87,24 @@ def _write(
     txn.put(name, _REFERENCES.pack(count, since), db=dbs.references)
     if since:
         txn.put(_TIME.pack(since) + name, b"", db=dbs.times)
+
+
+def get(
+    txn: lmdb.Transaction[memoryview], dbs: ChunkDatabases, name: bytes, *, checked: bool = True
+) -> bytes | None:
+    """Return a chunk's data; None when it isn't here.
+
+    Raises:
+        StorageDamaged: it isn't what was written.
+    """
+    stored = txn.get(name, db=dbs.data)
+    if stored is None:
+        return None
+    data = bytes(stored)
+    if checked and hash_chunk(data) != name:
+        text = f"the chunk {name[:8].hex()} of a large value isn't what was written"
+        raise StorageDamaged(f"{text}: this replica must be made anew")
+    return data
 
 
 def lacking(

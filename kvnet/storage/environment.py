@@ -60,16 +60,21 @@ class Environment:
             StorageError: it can't be read or written.
         """
         self.path = path
-        self._synced = synced
+        self._owner = owner
+        self._map_size_bytes = map_size_bytes
         self._disk = disk
         self._users = 0
-        self._users_lock = threading.Lock()
-        self._retired = False
-        _check_length(path)
-        with translated_errors(path):
+        self._users_changed = threading.Condition()
+        self._retired = self._reopening = False
+        check_length(path)
+        self._open(synced=synced)
+
+    def _open(self, *, synced: bool) -> None:
+        self._synced = synced
+        with translated_errors(self.path):
             self.lmdb = lmdb.Environment(
-                str(path),
-                map_size=map_size_bytes,
+                str(self.path),
+                map_size=self._map_size_bytes,
                 mode=0o700,
                 sync=synced,
                 metasync=synced,
@@ -82,11 +87,12 @@ class Environment:
                 self.lmdb.reader_check()
                 with self.lmdb.begin(write=True) as txn:
                     self._databases = {name: self.lmdb.open_db(name, txn=txn) for name in _DATABASES}
-                    self._check_identity(txn, owner)
+                    self._check_identity(txn, self._owner)
                 if synced:
-                    # LMDB syncs its file, not the folder that leads to it.
-                    disk.on_synced(path)
-                    disk.sync_folder(path)
+                    # LMDB syncs its file, not the folders that lead to it.
+                    self._disk.on_synced(self.path)
+                    self._disk.sync_folder(self.path)
+                    self._disk.sync_folder(self.path.parent)
             except BaseException:
                 self.lmdb.close()
                 raise
@@ -101,13 +107,7 @@ class Environment:
         if stored is None:
             txn.put(_IDENTITY_KEY, json.dumps({"format": FORMAT, **owner._asdict()}).encode(), db=meta)
             return
-        try:
-            found = json.loads(stored)
-            theirs = Owner(found["cluster_id"], found["node"])
-            refuse_other_format(self.path, found["format"])
-        except (ValueError, KeyError, TypeError):
-            raise StorageDamaged(f"{self.path} doesn't say whose it is: {REFILLED}") from None
-        refuse_foreign(self.path, theirs, owner)
+        _refuse_another(self.path, stored, owner)
 
     @contextmanager
     def write(self) -> Iterator[lmdb.Transaction[bytes]]:
@@ -138,6 +138,23 @@ class Environment:
             self._disk.on_synced(self.path)
             self._disk.sync_folder(self.path)
 
+    def become_synced(self) -> None:
+        """All that was committed is on the disk, and every commit from now on is when it returns.
+
+        LMDB is told so only when it opens a file, and a process may have it open once: who reads waits a moment.
+        """
+        self.sync()
+        with self._users_changed:
+            self._reopening = True
+            self._users_changed.wait_for(lambda: not self._users)
+        try:
+            self.lmdb.close()
+            self._open(synced=True)
+        finally:
+            with self._users_changed:
+                self._reopening = False
+                self._users_changed.notify_all()
+
     def copy_to(self, path: Path) -> None:
         """Write all that is committed into an empty folder, without the pages that are free."""
         with translated_errors(self.path), self._used():
@@ -145,9 +162,10 @@ class Environment:
 
     def stats(self) -> dict[str, Any]:
         """Sizes in bytes: what the file has taken of the disk, and how much of that is free for reuse."""
-        info = self.lmdb.info()
-        page_bytes = self.lmdb.stat()["psize"]
-        used = sum(self._pages(name) for name in self._databases)
+        with self.view() as txn:
+            info = self.lmdb.info()
+            page_bytes = self.lmdb.stat()["psize"]
+            used = sum(_pages(txn, db) for db in self._databases.values())
         pages = info["last_pgno"] + 1
         return {
             "map_bytes": pages * page_bytes,
@@ -156,39 +174,46 @@ class Environment:
             "readers": info["num_readers"],
         }
 
-    def _pages(self, name: bytes) -> int:
-        with self.lmdb.begin() as txn:
-            stat = txn.stat(self._databases[name])
-        return int(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"])
-
     def tidy(self) -> int:
         """Clear the slots of readers that died; return how many there were."""
-        with translated_errors(self.path):
+        with translated_errors(self.path), self._used():
             return self.lmdb.reader_check()
 
     @contextmanager
     def _used(self) -> Iterator[None]:
-        with self._users_lock:
+        with self._users_changed:
+            while self._reopening:
+                self._users_changed.wait()
             self._users += 1
         try:
             yield
         finally:
-            with self._users_lock:
+            with self._users_changed:
                 self._users -= 1
-                last = self._retired and not self._users
-            if last:
+                last = not self._users
+                if last:
+                    self._users_changed.notify_all()
+            if last and self._retired:
                 self.lmdb.close()
 
     def retire(self) -> None:
-        """Close it as soon as nobody uses it: at once, or when the last transaction of another thread ends."""
-        with self._users_lock:
+        """Close it as soon as nobody uses it: at once, or when the last transaction of another thread ends.
+
+        One that was replaced isn't retired, but forgotten: LMDB closes it when the last who reads it is done.
+        """
+        with self._users_changed:
             self._retired = True
             unused = not self._users
         if unused:
             self.lmdb.close()
 
 
-def _check_length(path: Path) -> None:
+def _pages(txn: lmdb.Transaction[memoryview], db: lmdb._Database) -> int:
+    stat = txn.stat(db)
+    return int(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"])
+
+
+def check_length(path: Path) -> None:
     """Return if the file is as long as its last page says; LMDB itself would die when it reads beyond its end.
 
     Raises:
@@ -197,16 +222,52 @@ def _check_length(path: Path) -> None:
     file = path / "data.mdb"
     if not file.exists() or not file.stat().st_size:
         return
-    with translated_errors(path):
-        # Without a lock file and read-only: nothing is changed, and nothing but the meta pages is read.
-        probe = lmdb.Environment(str(path), readonly=True, lock=False, max_dbs=0, create=False)
-        try:
-            needed = (probe.info()["last_pgno"] + 1) * probe.stat()["psize"]
-        finally:
-            probe.close()
+    with translated_errors(path), _probe(path) as probe:
+        needed = (probe.info()["last_pgno"] + 1) * probe.stat()["psize"]
     found = file.stat().st_size
     if found < needed:
         raise StorageDamaged(f"{file} was cut: {found} of {needed} bytes are left; {REFILLED}")
+
+
+def refuse_if_foreign(path: Path, owner: Owner) -> None:
+    """Look into an environment that is about to be thrown away.
+
+    Raises:
+        ForeignEnvironment: it can be read, and is somebody else's.
+        StorageDamaged: it can't be read.
+    """
+    check_length(path)
+    if not (path / "data.mdb").exists():
+        return
+    with translated_errors(path), _probe(path) as probe:
+        try:
+            meta = probe.open_db(b"meta", create=False)
+        except lmdb.NotFoundError:
+            return
+        with probe.begin(meta) as txn:
+            stored = txn.get(_IDENTITY_KEY)
+    if stored is not None:
+        _refuse_another(path, stored, owner)
+
+
+@contextmanager
+def _probe(path: Path) -> Iterator[lmdb.Environment]:
+    """Open without a lock file and read-only: nothing is changed, and only the meta pages are read."""
+    probe = lmdb.Environment(str(path), readonly=True, lock=False, max_dbs=1, create=False)
+    try:
+        yield probe
+    finally:
+        probe.close()
+
+
+def _refuse_another(path: Path, stored: bytes, owner: Owner) -> None:
+    try:
+        found = json.loads(stored)
+        theirs = Owner(found["cluster_id"], found["node"])
+        refuse_other_format(path, found["format"])
+    except (ValueError, KeyError, TypeError):
+        raise StorageDamaged(f"{path} doesn't say whose it is: {REFILLED}") from None
+    refuse_foreign(path, theirs, owner)
 
 
 def refuse_other_format(path: Path, found: int) -> None:

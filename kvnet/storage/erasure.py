@@ -14,9 +14,7 @@ from kvnet.storage.keys import is_pointer
 from kvnet.storage.records import LARGE, read_replaced
 
 
-def erase(
-    txn: lmdb.Transaction[bytes], queue_db: lmdb._Database, chunk_dbs: ChunkDatabases, budget: int
-) -> bool:
+def erase(txn: lmdb.Transaction[bytes], queue_db: lmdb._Database, chunk_dbs: ChunkDatabases, budget: int) -> bool:
     """Erase up to `budget` records and pointers; return whether the queue still holds something.
 
     `txn` must have `records` as its default database. A large value's record costs as much as it has chunks, which

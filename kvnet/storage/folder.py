@@ -6,6 +6,7 @@
     replica-N/    LMDB environments
     clock         the highest time by which anything was found expired (clock_file.py)
     crash         what a process wrote that died of a fatal signal
+    opening       how many processes in a row ended while they opened it
 
 LMDB without sync may be corrupt, not merely old, once the machine (not only the process) has gone down without
 a clean stop. So the mark says which boot wrote the environments and whether they were closed cleanly, and what
@@ -24,11 +25,22 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from kvnet.errors import ForeignEnvironment, StorageDamaged, StorageError
 from kvnet.storage.disk import HOST, Disk
-from kvnet.storage.environment import FORMAT, Environment, Owner, refuse_foreign, refuse_other_format
+from kvnet.storage.environment import (
+    FORMAT,
+    Environment,
+    Owner,
+    refuse_foreign,
+    refuse_if_foreign,
+    refuse_other_format,
+)
 from kvnet.storage.faults import REFILLED, translated_errors
+
+OPENINGS_MAX: Final = 2
+"""Processes that may end in a row while they open a refillable replica, before it is thrown away."""
 
 
 class Durability(StrEnum):
@@ -50,8 +62,10 @@ class _Mark:
     clean: bool
     replica: str
     """The environment's folder."""
+    made: bool
+    """The environment was there once, so it must be."""
     successor: str | None
-    """Likewise, while there is one."""
+    """Its folder, while there is one."""
 
 
 def _no_step(name: str) -> None:
@@ -119,6 +133,7 @@ class DataFolder:
             boot_id=boot_id,
             clean=False,
             replica=before.replica if before else "replica-1",
+            made=before is not None and before.made,
             # Nothing of a successor is synced before it takes the replica's place.
             successor=before.successor if before and not rebooted else None,
         )
@@ -126,13 +141,17 @@ class DataFolder:
             mark = self._discard(mark, "the machine went down without a clean stop, and it wasn't synced")
         elif self._refillable and self.crash_file.exists() and self.crash_file.stat().st_size:
             mark = self._discard(mark, "the last process that had it open died of a fatal signal")
+        elif self._refillable and self._openings() >= OPENINGS_MAX:
+            mark = self._discard(mark, "the last processes that opened it ended before it was open")
         self._mark = mark
         if mark != before:  # a full disk doesn't keep a node from starting
             self._write_mark(mark)
         self._remove_leftovers()
         self.step("open: marked")
+        if self._refillable:
+            self._count_opening()
         try:
-            self.replica = self._open_environment(mark.replica, synced=self.durability is Durability.COMMIT)
+            self.replica = self._open_replica()
         except StorageDamaged as damage:
             if not self._refillable:
                 raise
@@ -166,6 +185,9 @@ class DataFolder:
             return mark
         if not self._refillable:
             raise StorageDamaged(f"{why}: {REFILLED}")
+        for folder in sorted(self.path.glob("replica*")):
+            with suppress(StorageDamaged):
+                refuse_if_foreign(folder, self._owner)
         self.discarded = why
         for folder in self.path.glob("replica*"):
             self.disk.remove_tree(folder)
@@ -175,9 +197,10 @@ class DataFolder:
         """Return the mark of an empty replica in place of this one's."""
         if (self.path / mark.replica).exists():
             self.discarded = why
-        with suppress(FileNotFoundError):
-            self.crash_file.unlink()
-        return replace(mark, replica=_next_name(mark.replica, mark.successor), successor=None)
+        for file in (self.crash_file, self._openings_file):
+            with suppress(FileNotFoundError):
+                file.unlink()
+        return replace(mark, replica=_next_name(mark.replica, mark.successor), made=False, successor=None)
 
     def _open_environment(self, name: str, *, synced: bool) -> Environment:
         return Environment(
@@ -187,6 +210,15 @@ class DataFolder:
             map_size_bytes=self._map_size_bytes,
             disk=self.disk,
         )
+
+    def _open_replica(self) -> Environment:
+        file = self.path / self._mark.replica / "data.mdb"
+        if self._mark.made and not (file.exists() and file.stat().st_size):
+            raise StorageDamaged(f"{file} is gone: {REFILLED}")
+        environment = self._open_environment(self._mark.replica, synced=self.durability is Durability.COMMIT)
+        if not self._mark.made:
+            self._write_mark(replace(self._mark, made=True))
+        return environment
 
     def _open_successor(self) -> Environment | None:
         name = self._mark.successor
@@ -198,6 +230,27 @@ class DataFolder:
             self._write_mark(replace(self._mark, successor=None))
             self.disk.remove_tree(self.path / name)
             return None
+
+    # A flipped bit in LMDB's own pages can kill whoever opens it, before anybody could write a crash file.
+
+    @property
+    def _openings_file(self) -> Path:
+        return self.path / "opening"
+
+    def _openings(self) -> int:
+        try:
+            return int(self._openings_file.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def _count_opening(self) -> None:
+        with suppress(OSError):  # a full disk doesn't keep a node from starting
+            self._openings_file.write_bytes(b"%d" % (self._openings() + 1))
+
+    def opened(self) -> None:
+        """All that an opening reads has been read."""
+        with suppress(FileNotFoundError):
+            self._openings_file.unlink()
 
     def _remove_leftovers(self) -> None:
         named = {self._mark.replica, self._mark.successor}
@@ -214,33 +267,22 @@ class DataFolder:
     def discard_replica(self, why: str) -> None:
         """Begin with an empty replica in place of one that is damaged and refillable, and not open."""
         self.discarded = why
-        self._write_mark(replace(self._mark, replica=_next_name(self._mark.replica, self._mark.successor)))
+        name = _next_name(self._mark.replica, self._mark.successor)
+        self._write_mark(replace(self._mark, replica=name, made=False))
         self._remove_leftovers()
-        self.replica = self._open_environment(self._mark.replica, synced=self.durability is Durability.COMMIT)
+        self.replica = self._open_replica()
 
     def begin_successor(self) -> Environment:
         """Return an empty environment, in place of a successor that was begun before.
 
         It isn't synced before it is adopted: until then it can be had again.
         """
-        path = self.prepare_successor()
-        self.successor = self._open_environment(path.name, synced=False)
-        return self.successor
-
-    def prepare_successor(self) -> Path:
-        """Return where a successor's environment shall be put; nothing is there, and nothing was begun before."""
         self.abandon_successor()
-        name = _next_name(self._mark.replica, None)
+        path = self.empty_place()
         with translated_errors(self.path):
-            self.disk.remove_tree(self.path / name)
-            self._write_mark(replace(self._mark, successor=name))
+            self._write_mark(replace(self._mark, successor=path.name))
         self.step("successor: marked")
-        return self.path / name
-
-    def open_successor(self) -> Environment:
-        """Open what was put where `prepare_successor` said."""
-        assert self._mark.successor is not None, "it was prepared"
-        self.successor = self._open_environment(self._mark.successor, synced=False)
+        self.successor = self._open_environment(path.name, synced=False)
         return self.successor
 
     def abandon_successor(self) -> None:
@@ -248,34 +290,43 @@ class DataFolder:
         name = self._mark.successor
         if name is None:
             return
-        if self.successor is not None:
-            self.successor.retire()
-            self.successor = None
+        self.successor = None
         with translated_errors(self.path):
             self._write_mark(replace(self._mark, successor=None))
+            self.step("successor: abandoned")
             self.disk.remove_tree(self.path / name)
 
-    def adopt_successor(self) -> None:
-        """The successor is the replica, durably; readers of the old one may finish. Nobody may use the successor.
+    def empty_place(self) -> Path:
+        """Return where an environment may be put that the mark doesn't name yet, and a start would remove."""
+        path = self.path / _next_name(self._mark.replica, self._mark.successor)
+        with translated_errors(self.path):
+            self.disk.remove_tree(path)
+        return path
 
-        Killed on the way, it leaves the old one or the new one, whole.
+    def open_unnamed(self, path: Path) -> Environment:
+        """Open what `empty_place` gave; not synced before it is adopted."""
+        return self._open_environment(path.name, synced=False)
+
+    def adopt(self, environment: Environment) -> None:
+        """This environment is the replica, durably, and there is no successor.
+
+        Readers of the old one may finish. Killed on the way, it leaves the old one or the new one, whole; after an
+        error the old one.
         """
-        successor, name = self.successor, self._mark.successor
-        assert successor is not None, "there is a successor"
-        assert name is not None, "the mark names it"
         with translated_errors(self.path):
             if self.durability is Durability.COMMIT:
-                successor.sync()
+                environment.become_synced()
                 self.step("adopt: synced")
-                successor.retire()
-                self.successor = successor = self._open_environment(name, synced=True)
-            old = self.replica
-            self._write_mark(replace(self._mark, replica=name, successor=None))
-            self.step("adopt: marked")
-            self.replica, self.successor = successor, None
-            old.retire()
-            self.disk.remove_tree(old.path)
-            self.step("adopt: removed")
+            known = (self._mark.replica, self._mark.successor)
+            others = [name for name in known if name not in (None, environment.path.name)]
+            self._write_mark(replace(self._mark, replica=environment.path.name, successor=None))
+        # From here on it is so, whatever happens.
+        self.replica, self.successor = environment, None
+        self.step("adopt: marked")
+        with suppress(OSError):  # the next start removes it
+            for name in others:
+                self.disk.remove_tree(self.path / str(name))
+        self.step("adopt: removed")
 
     def close(self, *, clean: bool) -> None:
         """Give the folder back; a clean close of an unsynced environment syncs it and says so in the mark."""
@@ -284,6 +335,7 @@ class DataFolder:
         lock, self._lock = self._lock, None
         with translated_errors(self.path):
             try:
+                self.step("close: begin")
                 if clean and self.durability is Durability.NONE:
                     for environment in (self.replica, self.successor):
                         if environment is not None:
@@ -295,6 +347,7 @@ class DataFolder:
                 if self.successor is not None:
                     self.successor.retire()
                 os.close(lock)
+        self.step("close: closed")
 
     def _write_mark(self, mark: _Mark) -> None:
         self.disk.write_durably(self.path / "mark.json", json.dumps(asdict(mark)).encode())

@@ -4,7 +4,8 @@
 
 A place is a namespace's id and a key behind it; places are in byte order, so the system namespace, which names
 all others, comes first. Records travel as they lie on the disk, checksum and all; whoever gives a page and
-whoever takes it both check every one of them, so that what went bad on one disk doesn't get to another.
+whoever takes it both check every one of them, so that what went bad on one disk doesn't get to another. The
+compressed page has a checksum as well: a snapshot's pages lie on disks of their own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from kvnet.storage.keys import walk
 from kvnet.storage.records import damaged, is_whole
 from kvnet.storage.state import Tally
 
-PAGE_BYTES: Final = 128 * 1024
+PAGE_BYTES: Final = 64 * 1024
 """Of records, before they are compressed; a page ends behind the record that reaches it."""
 PAGE_RECORDS_MAX: Final = 2000
 UNPACKED_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -76,7 +77,7 @@ def pack(groups: Sequence[tuple[bytes, Records]]) -> bytes:
     packed = msgpack.packb(
         [[namespace, [field for pair in pairs for field in pair]] for namespace, pairs in groups]
     )
-    return zstandard.ZstdCompressor(level=LEVEL).compress(packed)
+    return zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress(packed)
 
 
 def unpack(body: bytes) -> list[tuple[bytes, list[bytes], list[bytes]]]:
@@ -86,13 +87,12 @@ def unpack(body: bytes) -> list[tuple[bytes, list[bytes], list[bytes]]]:
         PageDamaged: it was cut or altered.
     """
     try:
-        packed = zstandard.ZstdDecompressor().decompress(
-            body, max_output_size=UNPACKED_BYTES_MAX, allow_extra_data=False
-        )
-        if len(packed) > UNPACKED_BYTES_MAX:
+        # What a header promises is allocated, whatever the limit given to `decompress`: it is looked at before.
+        if not 0 <= zstandard.frame_content_size(body) <= UNPACKED_BYTES_MAX:
             raise PageDamaged("a page that is larger than pages are")
+        packed = zstandard.ZstdDecompressor().decompress(body, allow_extra_data=False)
         return [_read_group(*group) for group in msgpack.unpackb(packed, use_list=True)]
-    except (zstandard.ZstdError, ValueError, TypeError, msgpack.UnpackException) as error:
+    except (zstandard.ZstdError, ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
         raise PageDamaged(f"a page that can't be read: {error}") from None
 
 

@@ -16,7 +16,7 @@ from zlib import crc32
 from kvnet.core.entries import HASH_BYTES
 from kvnet.core.manifest import Manifest
 from kvnet.core.versions import Version
-from kvnet.errors import StorageDamaged
+from kvnet.errors import ProtocolError, StorageDamaged
 
 PLAIN: Final = 0x80
 EXPIRES: Final = 1
@@ -69,7 +69,7 @@ def pack_record(
     *,
     large: bool = False,
 ) -> bytes:
-    """Return a record's bytes. What isn't bytes or a number in range ends in TypeError, ValueError or struct.error."""
+    """Return a record's bytes; TypeError, ValueError or struct.error if a field can't be one of a record."""
     kind = PLAIN
     between = b""
     if expires_at < 0:
@@ -140,15 +140,22 @@ def read_replaced(key: bytes, stored: bytes) -> Replaced:
     Raises:
         StorageDamaged: it isn't a record.
     """
-    kind, _, seq, record_hash = _read_header(stored)
+    try:
+        kind, _, seq, record_hash = _read_header(stored)
+    except struct.error:
+        raise damaged(key) from None
     number = int.from_bytes(record_hash, "big")
     if kind == PLAIN:
         return _new(Replaced, (seq, number, len(stored) - OVERHEAD_BYTES, 0, b""))
     expires_at, metadata, value_at = _optional(key, stored)
     if not kind & LARGE:
         return Replaced(seq, number, len(metadata) + len(stored) - CHECKSUM_BYTES - value_at, expires_at, b"")
-    manifest = bytes(stored[value_at:-CHECKSUM_BYTES])
-    return Replaced(seq, number, len(metadata) + Manifest.unpack(manifest).size, expires_at, manifest)
+    manifest = stored[value_at:-CHECKSUM_BYTES]
+    try:
+        size = Manifest.unpack(manifest).size
+    except ProtocolError:
+        raise damaged(key) from None
+    return Replaced(seq, number, len(metadata) + size, expires_at, manifest)
 
 
 def read_hash(stored: bytes | memoryview) -> int:

@@ -10,6 +10,7 @@ behind what it reads from the disk.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
@@ -23,25 +24,27 @@ from kvnet.core.events import BootstrapProgress
 from kvnet.core.frames import Frame
 from kvnet.core.messages import Page
 from kvnet.core.versions import Position, Version
-from kvnet.errors import ChunksMissing, ProtocolError, StorageDamaged
+from kvnet.errors import BeyondHorizon, ChunksMissing, ProtocolError, StorageDamaged, StorageError
 from kvnet.storage import chunks, journal
 from kvnet.storage.batch import Batch
 from kvnet.storage.catalogue import Catalogue
+from kvnet.storage.compaction import Compacted, Compaction
 from kvnet.storage.disk import HOST, Disk
 from kvnet.storage.environment import MAP_SIZE_BYTES, Environment, Owner
 from kvnet.storage.erasure import erase
 from kvnet.storage.faults import translated
 from kvnet.storage.folder import DataFolder, Durability
-from kvnet.storage.keys import SLICE_BYTES, find_place, root_prefix, walk
+from kvnet.storage.keys import SLICE_BYTES, find_place, walk
 from kvnet.storage.listing import ListedKey, list_some
 from kvnet.storage.pages import PAGE_BYTES, pack, read_stretch
+from kvnet.storage.port import StoreJournal
 from kvnet.storage.records import StoredRecord, read_record
 from kvnet.storage.requests import Remembered, outcome, remember
-from kvnet.storage.state import STATE_KEY, State, Tally, read_state, read_tallies, tally_key
+from kvnet.storage.state import State, Tally, read_state, read_tallies
 from kvnet.storage.successor import VERIFIED_KEY, Successor
 from kvnet.storage.verification import Verification, verify
 
-__all__ = ["Durability", "ListedKey", "Store", "StoredRecord", "Verification"]
+__all__ = ["Compacted", "Durability", "ListedKey", "Store", "StoredRecord", "Verification"]
 
 COLLECT_INTERVAL_S: Final = 60.0
 """How often it is looked for chunks whose time is over."""
@@ -50,8 +53,13 @@ REPLAYED_AT_ONCE: Final = 1000
 
 
 class _View(NamedTuple):
-    """What the last commit left, swapped whole."""
+    """What the last commit left, swapped whole: a reader takes it once, and what it takes belongs together."""
 
+    environment: Environment
+    begin: Callable[..., lmdb.Transaction[Any]]
+    """The environment's; it stays open as long as somebody has this."""
+    records: lmdb._Database
+    tallies: dict[bytes, Tally]
     state: State
     catalogue: Catalogue
 
@@ -70,14 +78,13 @@ class Store:
         self._step = folder.step
         self._journal_bytes_max = journal_bytes_max
         self._tracks_expiries = tracks_expiries
-        self._view = _View(State(), Catalogue())
         self._collect_at = 0.0
-        self._bind(folder.replica)
-        self._successor: Successor | None = None
-        if folder.successor is not None:
-            self._successor = Successor(folder.successor, tracks_expiries=tracks_expiries, step=self._step)
-            if self._successor.progress is None:  # it was being made when the process ended
-                self.abandon_successor()
+        self._compaction: Compaction | None = None
+        self._bind(folder.replica, Catalogue())
+        self.successor: Successor | None = None
+        """What is to become the replica, if there is such a thing."""
+        self._go_on_with_successor()
+        folder.opened()
         self.journal = StoreJournal(self)
         """What the protocol sees."""
 
@@ -128,7 +135,23 @@ class Store:
             opened.close(clean=False)
             raise
 
-    def _bind(self, environment: Environment) -> None:
+    def _go_on_with_successor(self) -> None:
+        """Do with a successor what the process that made it didn't come to."""
+        environment = self._folder.successor
+        if environment is None:
+            return
+        try:
+            successor = Successor(environment, tracks_expiries=self._tracks_expiries, step=self._step)
+        except (ValueError, TypeError, LookupError, struct.error, StorageError):
+            successor = None
+        if successor is not None and successor.is_ready:
+            self._adopt(environment)
+        elif successor is not None and successor.progress is not None:
+            self.successor = successor
+        else:  # it was begun, and no more
+            self.abandon_successor()
+
+    def _bind(self, environment: Environment, before: Catalogue) -> None:
         """Go on with this environment as the replica.
 
         Raises:
@@ -143,22 +166,29 @@ class Store:
                     key: read_item(key, read_record(key, bytes(stored)).value)
                     for key, stored in walk(cursor, tallies[SYSTEM_NAMESPACE].prefix)
                 }
-            except (ProtocolError, ValueError, lmdb.Error) as error:
+            except (ProtocolError, ValueError, struct.error, lmdb.Error) as error:
                 raise StorageDamaged(f"{environment.path} can't be read: {error}") from error
             self._verified = txn.get(VERIFIED_KEY, db=meta) is not None
             self._erasing_some = txn.stat(environment.database("erasing"))["entries"] > 0
-        self.environment = environment
         self._meta = meta
-        self._records = environment.database("records")
         self._journal = environment.database("journal")
         self._requests = environment.database("requests")
         self._request_times = environment.database("request_times")
         self._erasing = environment.database("erasing")
-        self._begin = environment.lmdb.begin
-        self._tallies = tallies
-        old = self._view.catalogue
-        gone = {key: None for key in old.items if key not in items}
-        self._view = _View(state, old.changed({**items, **gone}))
+        gone = {key: None for key in before.items if key not in items}
+        self._view = _View(
+            environment,
+            environment.lmdb.begin,
+            environment.database("records"),
+            tallies,
+            state,
+            before.changed({**items, **gone}),
+        )
+
+    @property
+    def environment(self) -> Environment:
+        """The replica's."""
+        return self._view.environment
 
     @property
     def discarded(self) -> str:
@@ -205,7 +235,7 @@ class Store:
     @property
     def tallies(self) -> Mapping[bytes, Tally]:
         """By namespace, the system namespace included."""
-        return self._tallies
+        return self._view.tallies
 
     @property
     def catalogue(self) -> Catalogue:
@@ -254,9 +284,10 @@ class Store:
             ChunksMissing: a large value's chunks aren't here; tells how many frames could be applied without.
         """
         assert frames or requests, "nothing to apply"
-        if self._successor is not None and frames:
-            self._successor.append(frames)
-            return self._successor.end
+        if self.successor is not None and frames:
+            assert not requests, "who answers requests has its replica"
+            self.successor.append(frames)
+            return self.successor.end
         view = self._view
         self._step("apply: begin")
         with self.environment.write() as txn:
@@ -279,25 +310,29 @@ class Store:
             self._step("apply: written")
         self._step("apply: committed")
         self._publish(batch, state)
+        if self._compaction is not None:
+            self._compaction.note_requests(requests)
         return state.position
 
     def _batch(self, txn: lmdb.Transaction[bytes]) -> Batch:
-        return Batch(self.environment, txn, self._view.state, self._tallies, tracks_expiries=self._tracks_expiries)
+        view = self._view
+        return Batch(view.environment, txn, view.state, view.tallies, tracks_expiries=self._tracks_expiries)
 
     def _publish(self, batch: Batch, state: State) -> None:
+        view = self._view
         for namespace in batch.removed:
-            self._tallies.pop(namespace, None)
-        self._tallies.update(batch.tallies)
+            view.tallies.pop(namespace, None)
+        view.tallies.update(batch.tallies)
         self._erasing_some = self._erasing_some or batch.erases
-        catalogue = self._view.catalogue
+        catalogue = view.catalogue
         if batch.catalogue_changes:
             catalogue = catalogue.changed(batch.catalogue_changes)
-        self._view = _View(state, catalogue)
+        self._view = view._replace(state=state, catalogue=catalogue)
 
     def erase_some(self, budget: int = 1000) -> bool:
-        """Erase up to `budget` records of deleted namespaces, and some chunks that nobody names; whether more are left.
+        """Erase up to `budget` records of deleted namespaces, and some chunks that no record names.
 
-        Costs nothing when there are none.
+        Returns whether more are left. Costs nothing when there are none.
         """
         if not self._erasing_some and monotonic() < self._collect_at:
             return False
@@ -314,23 +349,14 @@ class Store:
         """Replica and journal are empty, as those of a node that was never part of the network; it keeps its name.
 
         For a replica that can't continue its history: forked, diverged, damaged. A successor is gone as well.
+        It is another environment: what is wrong with the old one is never looked at again, and readers may finish.
+
+        Raises:
+            StorageFull: no room; nothing has changed but that there is no successor.
         """
         self.abandon_successor()
-        state = self._view.state
-        empty = State(next_layer=state.next_layer, next_number=state.next_number)
-        names = ("records", "journal", "requests", "request_times", "erasing", "expiries")
-        with self.environment.write() as txn:
-            for db in (*(self.environment.database(name) for name in names), *self.environment.chunk_databases):
-                txn.drop(db, delete=False)
-            for namespace in self._tallies:
-                txn.delete(tally_key(namespace), db=self._meta)
-            txn.delete(VERIFIED_KEY, db=self._meta)
-            txn.put(STATE_KEY, empty.pack(), db=self._meta)
-        self._verified = False
-        self._tallies = {SYSTEM_NAMESPACE: Tally(root_prefix(0))}
-        self._erasing_some = False
-        catalogue = self.catalogue.changed(dict.fromkeys(self.catalogue.items))
-        self._view = _View(empty, catalogue)
+        environment = self._folder.open_unnamed(self._folder.empty_place())
+        self._adopt(environment)
 
     def tidy(self) -> None:
         """Clear what readers that died have left."""
@@ -345,33 +371,39 @@ class Store:
             StorageFull: no room.
             ProtocolError: one isn't what its hash says; none is kept.
         """
-        environment = self.environment if self._successor is None else self._successor.environment
+        environment = self.environment if self.successor is None else self.successor.environment
         with environment.write() as txn:
             chunks.put(txn, environment.chunk_databases, stored)
+        if self._compaction is not None:
+            self._compaction.note_chunks(name for name, _ in stored)
 
-    def chunk(self, name: bytes) -> bytes | None:
-        """Return a chunk's data; None when it isn't here."""
-        with self.environment.view() as txn:
-            data = txn.get(name, db=self.environment.chunk_databases.data)
-            if data is not None:
-                return bytes(data)
-        if self._successor is None:
-            return None
-        environment = self._successor.environment
+    def chunk(self, name: bytes, *, checked: bool = True) -> bytes | None:
+        """Return a chunk's data; None when it isn't here. Unchecked it is for a peer, who checks it.
+
+        Raises:
+            StorageDamaged: it isn't what was written.
+        """
+        # The successor is asked second, and may be the replica by then: so it is looked up first.
+        environment, successor = self.environment, self.successor
         with environment.view() as txn:
-            data = txn.get(name, db=environment.chunk_databases.data)
-            return None if data is None else bytes(data)
+            data = chunks.get(txn, environment.chunk_databases, name, checked=checked)
+        if data is not None or successor is None:
+            return data
+        environment = successor.environment
+        with environment.view() as txn:
+            return chunks.get(txn, environment.chunk_databases, name, checked=checked)
 
     def lacking_chunks(self, names: Sequence[bytes]) -> list[bytes]:
         """Return those of these chunks that aren't here, each once, in their order.
 
         What the old replica has the successor is given when it needs it.
         """
-        with self.environment.view() as txn:
-            missing = chunks.lacking(txn, self.environment.chunk_databases, names)
-        if not missing or self._successor is None:
+        environment, successor = self.environment, self.successor
+        with environment.view() as txn:
+            missing = chunks.lacking(txn, environment.chunk_databases, names)
+        if not missing or successor is None:
             return missing
-        environment = self._successor.environment
+        environment = successor.environment
         with environment.view() as txn:
             return chunks.lacking(txn, environment.chunk_databases, missing)
 
@@ -383,22 +415,26 @@ class Store:
         Raises:
             StorageDamaged: one of them isn't what was written.
         """
-        with self.environment.view() as txn, txn.cursor() as cursor:
-            state = read_state(txn, self._meta)
-            stretch = read_stretch(cursor, read_tallies(txn, self._meta), after, bytes_max)
+        environment = self.environment
+        meta = environment.database("meta")
+        with environment.view() as txn, txn.cursor() as cursor:
+            state = read_state(txn, meta)
+            stretch = read_stretch(cursor, read_tallies(txn, meta), after, bytes_max)
         digest = state.digest.to_bytes(HASH_BYTES, "big")
         return Page(state.position, digest, after, stretch.until, pack(stretch.groups))
 
     @property
     def bootstrap(self) -> BootstrapProgress | None:
         """How far the successor is; None when there is none."""
-        return None if self._successor is None else self._successor.progress
+        return None if self.successor is None else self.successor.progress
 
     def begin_successor(self, position: Position) -> None:
         """Begin an empty replica whose journal begins at this position, in place of one begun before."""
+        self.abandon_successor()
         environment = self._folder.begin_successor()
-        self._successor = Successor(environment, tracks_expiries=self._tracks_expiries, step=self._step)
-        self._successor.begin(position)
+        successor = Successor(environment, tracks_expiries=self._tracks_expiries, step=self._step)
+        successor.begin(position)
+        self.successor = successor
 
     def store_page(self, page: Page) -> None:
         """Add a page to the successor.
@@ -427,17 +463,17 @@ class Store:
             if not self._copy_chunks(missing.hashes):
                 raise
             return None
-        self._adopt()
+        self._adopt(successor.environment)
         return self.position
 
     def abandon_successor(self) -> None:
-        """Throw the successor away, if there is one."""
-        self._successor = None
+        """Throw the successor away, if there is one; a compaction under way as well."""
+        self.successor = self._compaction = None
         self._folder.abandon_successor()
 
     def _made(self) -> Successor:
-        assert self._successor is not None, "begin_successor() comes first"
-        return self._successor
+        assert self.successor is not None, "begin_successor() comes first"
+        return self.successor
 
     def _copy_chunks(self, names: Sequence[bytes]) -> bool:
         """Copy what the old replica has of these to the successor; return whether that was any."""
@@ -448,45 +484,69 @@ class Store:
             self.put_chunks(found)
         return bool(found)
 
-    def _adopt(self) -> None:
-        """The successor is the replica: durably first, then here, between two reads."""
-        self._folder.adopt_successor()
-        self._successor = None
-        self._bind(self._folder.replica)
+    def _adopt(self, environment: Environment) -> None:
+        """This environment is the replica: durably first, then here, between two reads."""
+        self._folder.adopt(environment)
+        self.successor = self._compaction = None
+        self._bind(environment, self.catalogue)
 
-    # Compaction: a copy without its free pages takes the replica's place.
+    # Compaction (compaction.py).
+
+    def begin_compaction(self) -> None:
+        """Begin to note what is written; `copy_compacted` comes next. A successor, and `reset`, end it."""
+        assert self.successor is None, "a successor has no free pages to speak of"
+        self._compaction = Compaction(self._folder.empty_place())
 
     def copy_compacted(self) -> None:
-        """Copy the replica into what is to become its successor; may run in a thread beside all else.
+        """Copy the replica without its free pages; in any thread, beside all else.
 
-        Nothing that needs a successor may begin meanwhile. `finish_compaction` completes it.
+        Raises:
+            StorageFull: no room; `finish_compaction` then does nothing.
         """
-        path = self._folder.prepare_successor()
-        path.mkdir(mode=0o700)
-        self.environment.copy_to(path)
+        compaction, environment = self._compaction, self.environment
+        if compaction is None:
+            return
+        try:
+            compaction.copy(environment)
+        except BaseException:
+            self._compaction = None
+            raise
+        self._step("compaction: copied")
 
-    def finish_compaction(self) -> None:
-        """Apply to the copy what was written since it was made, and put it in the replica's place."""
-        environment = self._folder.open_successor()
-        meta = environment.database("meta")
-        with environment.view() as txn:
-            state, tallies = read_state(txn, meta), read_tallies(txn, meta)
-        for frames in self._frames_since(state.position.seq):
+    def finish_compaction(self, bytes_max: int = 1 << 20) -> Compacted | None:
+        """Apply some of what was written meanwhile; tell what it came to once the copy is the replica, else None.
+
+        To be called until `is_compacting` is False.
+
+        Raises:
+            StorageFull: no room; may be tried again.
+            StorageError: the journal doesn't reach back to the copy; the replica is as it was.
+        """
+        compaction = self._compaction
+        if compaction is None:
+            return None
+        environment = compaction.opened or self._folder.open_unnamed(compaction.place)
+        compaction.opened = environment
+        try:
+            same = compaction.catch_up(
+                self.environment, environment, bytes_max, tracks_expiries=self._tracks_expiries
+            )
+        except BeyondHorizon:
+            self._compaction = None
+            raise
+        self._step("compaction: caught up")
+        if not same:
+            return None
+        before = self.environment.stats()["map_bytes"]
+        if self._verified:
             with environment.write() as txn:
-                batch = Batch(environment, txn, state, tallies, tracks_expiries=self._tracks_expiries)
-                for frame in frames:
-                    batch.take(frame)
-                db = environment.database("journal")
-                state = batch.finish(journal.append(txn, db, frames, state))
-            for namespace in batch.removed:
-                tallies.pop(namespace, None)
-            tallies.update(batch.tallies)
-        self._adopt()
+                txn.put(VERIFIED_KEY, b"", db=environment.database("meta"))
+        self._adopt(environment)
+        return Compacted(before, environment.stats()["map_bytes"])
 
-    def _frames_since(self, seq: int) -> Any:
-        while frames := self.frames_after(seq, 1 << 20):
-            yield frames
-            seq = frames[-1].last_seq
+    @property
+    def is_compacting(self) -> bool:
+        return self._compaction is not None
 
     # Reads.
 
@@ -498,19 +558,20 @@ class Store:
         Raises:
             StorageDamaged: it isn't what was written.
         """
-        tally = self._tallies.get(namespace)
+        view = self._view
+        tally = view.tallies.get(namespace)
         if tally is None:
             return None
         try:
             if len(key) <= SLICE_BYTES:
                 # The transaction ends with the expression: nothing else holds it. `with` costs a sixth of a read.
-                stored = self._begin(self._records).get(tally.prefix + key)
+                stored = view.begin(view.records).get(tally.prefix + key)
             else:
-                with self._begin(self._records) as txn:
+                with view.begin(view.records) as txn:
                     place = find_place(txn, tally.prefix, key)
                     stored = None if place is None else txn.get(place)
         except lmdb.Error as error:
-            raise translated(error, self.environment.path) from error
+            raise translated(error, view.environment.path) from error
         return None if stored is None else read_record(key, stored)
 
     def list_keys(
@@ -527,10 +588,11 @@ class Store:
         listed: list[ListedKey] = []
         start: bytes | None = prefix if after is None or after < prefix else after + b"\0"
         while start is not None and len(listed) <= limit:
-            tally = self._tallies.get(namespace)
+            view = self._view
+            tally = view.tallies.get(namespace)
             if tally is None:
                 break
-            with self.environment.view() as txn, txn.cursor() as cursor:
+            with view.environment.view() as txn, txn.cursor() as cursor:
                 some = list_some(cursor, tally.prefix, prefix, start, limit + 1 - len(listed), now_s)
             listed += some.keys
             start = some.next
@@ -544,40 +606,43 @@ class Store:
         Raises:
             BeyondHorizon: the journal starts later, or no frame of this history ends at `seq`.
         """
-        if seq >= self.position.seq:
+        view = self._view
+        if seq >= view.state.position.seq:
             return []
-        with self.environment.view() as txn:
-            return journal.frames_after(txn, self._journal, seq, bytes_max)
+        with view.environment.view() as txn:
+            return journal.frames_after(txn, view.environment.database("journal"), seq, bytes_max)
 
     def holds(self, position: Position) -> bool:
         """Whether `position` is a frame's end of this store's own history, as far as the journal can prove."""
-        state = self._view.state
+        view = self._view
+        state = view.state
         if position in (state.position, state.horizon):
             return True
         if not state.horizon.seq < position.seq < state.position.seq:
             return False
-        with self.environment.view() as txn:
-            return journal.ends_at(txn, self._journal, position)
+        with view.environment.view() as txn:
+            return journal.ends_at(txn, view.environment.database("journal"), position)
 
     def end_before(self, seq: int) -> Position | None:
         """Return this history's last frame end at or below `seq`; None where the journal begins later."""
-        state = self._view.state
-        if seq >= state.position.seq:
-            return state.position
-        if seq < state.horizon.seq:
+        view = self._view
+        if seq >= view.state.position.seq:
+            return view.state.position
+        if seq < view.state.horizon.seq:
             return None
-        with self.environment.view() as txn:
-            return journal.last_end(txn, self._journal, seq) or state.horizon
+        with view.environment.view() as txn:
+            return journal.last_end(txn, view.environment.database("journal"), seq) or view.state.horizon
 
     def namespace_digest(self, namespace: bytes) -> int:
         """Return the sum of the hashes of this namespace's records, mod 2**128; 0 if it doesn't exist."""
-        tally = self._tallies.get(namespace)
+        tally = self._view.tallies.get(namespace)
         return 0 if tally is None else tally.digest
 
     def request_outcome(self, request_id: bytes) -> Version | None:
         """Return the version that this request's write got, for ten minutes at least; None if unknown."""
-        with self.environment.view() as txn:
-            return outcome(txn, self._requests, request_id)
+        environment = self.environment
+        with environment.view() as txn:
+            return outcome(txn, environment.database("requests"), request_id)
 
     def recompute(self) -> Verification:
         """Compute every hash and digest again from the stored bytes, at one position.
@@ -588,12 +653,12 @@ class Store:
 
     def stats(self) -> dict[str, Any]:
         """Sizes for people and metrics; `map_bytes` is what the environment's file has taken of the disk."""
-        state = self._view.state
-        tallies = self._tallies.copy()
+        view = self._view
+        state, tallies = view.state, view.tallies.copy()
         return {
             "keys": {namespace.hex(): tally.keys for namespace, tally in tallies.items()},
             "bytes": {namespace.hex(): tally.size_bytes for namespace, tally in tallies.items()},
-            **self.environment.stats(),
+            **view.environment.stats(),
             "journal_frames": state.journal_frames,
             "journal_bytes": state.journal_bytes,
             "horizon_seq": state.horizon.seq,
@@ -601,46 +666,7 @@ class Store:
 
     def close(self, *, clean: bool = True) -> None:
         """Give the folder back; `clean=False` leaves it as a killed process would."""
+        if self._compaction is not None and self._compaction.opened is not None:
+            self._compaction.opened.retire()
+        self._compaction = None
         self._folder.close(clean=clean)
-
-
-class StoreJournal:
-    """The journal that the protocol follows: the successor's while there is one, else the replica's."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    @property
-    def position(self) -> Position:
-        successor = self._store._successor  # noqa: SLF001 - the store's own face
-        return self._store.position if successor is None else successor.end
-
-    @property
-    def horizon_seq(self) -> int:
-        successor = self._store._successor  # noqa: SLF001
-        return self._store.horizon_seq if successor is None else successor.start.seq
-
-    def frames_after(self, seq: int, bytes_max: int) -> list[Frame]:
-        successor = self._store._successor  # noqa: SLF001
-        return (self._store if successor is None else successor).frames_after(seq, bytes_max)
-
-    def holds(self, position: Position) -> bool:
-        successor = self._store._successor  # noqa: SLF001
-        if successor is None:
-            return self._store.holds(position)
-        return successor.end_before(position.seq) == position
-
-    def end_before(self, seq: int) -> Position | None:
-        successor = self._store._successor  # noqa: SLF001
-        return (self._store if successor is None else successor).end_before(seq)
-
-    @property
-    def verified(self) -> bool:
-        return self._store.verified
-
-    @property
-    def bootstrap(self) -> BootstrapProgress | None:
-        return self._store.bootstrap
-
-    def lacking_chunks(self, hashes: Sequence[bytes]) -> list[bytes]:
-        return self._store.lacking_chunks(hashes)

@@ -18,8 +18,8 @@ from typing import Final
 import lmdb
 import msgpack
 
-from kvnet.core.catalog import read_item
-from kvnet.core.entries import HASH_BYTES, KEY_BYTES_MAX, SYSTEM_NAMESPACE
+from kvnet.core.catalog import Namespace, read_item
+from kvnet.core.entries import HASH_BYTES, KEY_BYTES_MAX, SYSTEM_NAMESPACE, record_hash
 from kvnet.core.events import BootstrapProgress
 from kvnet.core.frames import Frame
 from kvnet.core.messages import Page
@@ -46,16 +46,30 @@ class Successor:
         self.environment = environment
         self._tracks_expiries = tracks_expiries
         self._step = step
-        self._meta = environment.database("meta")
-        self._journal = environment.database("journal")
         with environment.view() as txn:
             self._state = read_state(txn, self._meta)
             self._tallies = read_tallies(txn, self._meta)
+            self._proven = txn.get(VERIFIED_KEY, db=self._meta) is not None
             stored = txn.get(PROGRESS_KEY, db=self._meta)
             self.progress = None if stored is None else _unpack_progress(bytes(stored))
             self._end = journal.last_position(txn, self._journal) or self._state.position
         self._chunks_from = b""
         """Whatever records name before this one is here."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Proven, and nothing came since."""
+        return self._proven and self._state.position == self._end
+
+    # Handles are the environment's, and others once it was opened anew.
+
+    @property
+    def _meta(self) -> lmdb._Database:
+        return self.environment.database("meta")
+
+    @property
+    def _journal(self) -> lmdb._Database:
+        return self.environment.database("journal")
 
     def begin(self, position: Position) -> None:
         """Nothing is there yet, and the journal begins at this position."""
@@ -64,6 +78,7 @@ class Successor:
         with self.environment.write() as txn:
             txn.put(STATE_KEY, state.pack(), db=self._meta)
             self._put_progress(txn, progress)
+            self._step("successor: begun")
         self._state, self.progress, self._end = state, progress, position
 
     @property
@@ -82,6 +97,8 @@ class Successor:
         before = self.begun
         if before.whole or page.after != before.until or page.position.seq < before.start.seq:
             raise PageDamaged("a page that doesn't come next")
+        if page.until and page.until <= page.after:
+            raise PageDamaged("a page that ends before it begins")
         groups = unpack(page.body)
         newer = page.position.seq > before.highest.seq or not before.until
         progress = BootstrapProgress(
@@ -99,7 +116,10 @@ class Successor:
                     first, final = namespace + keys[0], namespace + keys[-1]
                     if first <= last or (page.until and final > page.until):
                         raise PageDamaged("a page with records that aren't its own")
-                    self._store_group(txn, batch, namespace, keys, stored)
+                    try:
+                        self._store_group(txn, batch, namespace, keys, stored)
+                    except (ProtocolError, StorageDamaged) as error:
+                        raise PageDamaged(f"a page with a record that can't be read: {error}") from None
                     last = final
             state = batch.finish(self._state)
             self._put_progress(txn, progress)
@@ -116,8 +136,9 @@ class Successor:
         keys: list[bytes],
         stored: list[bytes],
     ) -> None:
+        _check_namespace(namespace, keys[0], stored[0])
         if namespace == SYSTEM_NAMESPACE:
-            _check_catalogue(keys, stored)
+            _take_catalogue(batch, keys, stored)
         tally = batch.tally_of(namespace)
         prefix = tally.prefix
         total = size = 0
@@ -172,6 +193,7 @@ class Successor:
             state = journal.append(txn, self._journal, frames, self._state)
             txn.put(STATE_KEY, state.pack(), db=self._meta)
             self._step("tail: appended")
+        self._step("tail: committed")
         self._state = state
         self._end = frames[-1].position
 
@@ -199,6 +221,7 @@ class Successor:
 
         Raises:
             Divergence: at `until` it isn't what the coordinator's was, or later.
+            ProtocolError: a frame's body can't be read.
             ChunksMissing: chunks that records name aren't here; more may be missing than it tells.
         """
         if self._state.position.seq < self._end.seq:
@@ -218,6 +241,7 @@ class Successor:
         with self.environment.write() as txn:
             txn.delete(PROGRESS_KEY, db=self._meta)
             txn.put(VERIFIED_KEY, b"", db=self._meta)
+        self._proven = True
         self._step("replay: verified")
         return True
 
@@ -228,6 +252,8 @@ class Successor:
             batch = Batch(self.environment, txn, self._state, self._tallies, tracks_expiries=self._tracks_expiries)
             for frame in frames:
                 lenient = frame.last_seq <= until.seq
+                if frame.first_seq <= until.seq < frame.last_seq:
+                    raise Divergence(f"a page was as of {until}, inside a frame of our history")
                 batch.take(frame, lenient=lenient)
                 if frame.last_seq == until.seq:
                     self._prove(frame, until, batch.digest)
@@ -255,12 +281,22 @@ class Successor:
         txn.put(PROGRESS_KEY, _pack_progress(progress), db=self._meta)
 
 
-def _check_catalogue(keys: list[bytes], stored: list[bytes]) -> None:
-    try:
-        for key, record in zip(keys, stored, strict=True):
-            read_item(key, read_record(key, record).value)
-    except (ProtocolError, StorageDamaged) as error:
-        raise PageDamaged(f"a page whose catalogue can't be read: {error}") from None
+def _check_namespace(namespace: bytes, key: bytes, stored: bytes) -> None:
+    """A record's checksum doesn't say of which namespace it is; the hash of one tells it for all of a group."""
+    record = read_record(key, stored)
+    computed = record_hash(
+        namespace, key, record.value, record.metadata, record.expires_at, *record.version, large=record.large
+    )
+    if computed != record.hash:
+        raise PageDamaged(f"the record of {key[:64]!r} was altered, or is of another namespace")
+
+
+def _take_catalogue(batch: Batch, keys: list[bytes], stored: list[bytes]) -> None:
+    """Every namespace that it names is known, also one without a key."""
+    for key, record in zip(keys, stored, strict=True):
+        item = read_item(key, read_record(key, record).value)
+        if isinstance(item, Namespace):
+            batch.tally_of(item.id)
 
 
 def _put_in_order(txn: lmdb.Transaction[bytes], places: list[tuple[bytes, bytes]]) -> None:

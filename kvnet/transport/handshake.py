@@ -36,6 +36,7 @@ class Purpose(StrEnum):
 
     GOSSIP = "gossip"
     STAMPS = "stamps"
+    BULK = "bulk"
 
 
 class Refusal(StrEnum):

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from aiohttp import ClientError, ClientSession, web
 
 from kvnet.core.events import UNSENT_BYTES_MAX
-from kvnet.core.messages import Frames, Message, decode, encode
+from kvnet.core.messages import BulkMessage, Chunk, Frames, Message, Page, decode, encode
 from kvnet.errors import ConfigError, ProtocolError
 from kvnet.transport.greeting import Greeted, answer_greeting, greet
 from kvnet.transport.handshake import (
@@ -34,6 +34,7 @@ from kvnet.transport.shaping import Shaper, Wire
 from kvnet.transport.sockets import Connection
 
 PATH: Final = "/peer/v1"
+BULK_PATH: Final = "/peer/v1/bulk"
 DIAL_TIMEOUT_S: Final = 5.0
 HANDSHAKES_MAX: Final = 512
 """Connections that haven't proven anything yet; whoever comes beyond is turned away."""
@@ -84,10 +85,14 @@ class PeerLinks:
         *,
         url_of: Callable[[str], str],
         known: Container[str],
+        purpose: Purpose = Purpose.GOSSIP,
     ) -> None:
         """`url_of` gives a node's url without a trailing slash (ConfigError for an unknown one); `known` are
-        the nodes that may link with this one. The session stays the caller's.
+        the nodes that may link with this one. The session stays the caller's. Over links for BULK go bulk
+        messages, over others none.
         """
+        self._purpose = purpose
+        self._path = BULK_PATH if purpose is Purpose.BULK else PATH
         self._me = me
         self._session = session
         self._shaper = shaper
@@ -114,6 +119,10 @@ class PeerLinks:
         self._events = events
 
     # -- what the driver does --------------------------------------------------------------------------------
+
+    @property
+    def _is_bulk(self) -> bool:
+        return self._purpose is Purpose.BULK
 
     @property
     def peers(self) -> list[str]:
@@ -149,6 +158,10 @@ class PeerLinks:
         link.pending.append(message)
         if type(message) is Frames:
             link.pending_bytes += sum(map(len, message.frames))
+        elif type(message) is Chunk:
+            link.pending_bytes += len(message.data)
+        elif type(message) is Page:
+            link.pending_bytes += len(message.body)
         self._dirty[link] = None
 
     def flush(self) -> None:
@@ -205,11 +218,11 @@ class PeerLinks:
         connection: Connection | None = None
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
-                connection = await Connection.dial(self._session, self._url_of(peer) + PATH)
+                connection = await Connection.dial(self._session, self._url_of(peer) + self._path)
                 wire = self._shaper.open(peer, connection.write, connection.abort)
                 try:
                     previous = self._previous.get(peer, b"")
-                    greeted = await greet(self._me, peer, Purpose.GOSSIP, connection, wire, previous)
+                    greeted = await greet(self._me, peer, self._purpose, connection, wire, previous)
                 except HandshakeRefused as refused:
                     if refused.reason is Refusal.DUPLICATE and peer < self._me.name:
                         # It is dialling us as well and its name goes first: `_adopt` will cancel us.
@@ -260,7 +273,7 @@ class PeerLinks:
         return response
 
     async def _prove(self, connection: Connection) -> Greeted:
-        answer = Answer(self._me, self._known, Purpose.GOSSIP, os.urandom(NONCE_BYTES))
+        answer = Answer(self._me, self._known, self._purpose, os.urandom(NONCE_BYTES))
         self._proving += 1
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
@@ -331,6 +344,8 @@ class PeerLinks:
             return  # no longer the link; what still arrives is dropped until its connection ends
         try:
             messages = decode(data)
+            if any(isinstance(message, BulkMessage) is not self._is_bulk for message in messages):
+                raise ProtocolError("a message that belongs on the other link")  # noqa: TRY301
         except ProtocolError as error:
             self.counters["messages_malformed"] += 1
             self._notices.say("malformed", peer, f"{peer}: {error}")

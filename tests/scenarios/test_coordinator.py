@@ -134,7 +134,8 @@ def test_it_refuses_when_nobody_can_give_back_what_the_network_has() -> None:
     for _ in "ab":
         [asked] = node.told(Subscribe)
         node.receive(asked, refused(Reason.HORIZON, H[5].position))
-    assert "ahead by 3 writes" in node.refused()
+    assert "this disk ends before the journals of its network begin" in node.refused()
+    assert "--recover" in node.refused()
     assert "--accept-loss" in node.refused()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from msgspec.structs import replace
 
+from kvnet.core.bootstrap import Bootstrap
 from kvnet.core.entries import Delete, Put
 from kvnet.core.events import Apply
 from kvnet.core.frames import Frame, read_frame
@@ -24,7 +25,7 @@ from kvnet.simulator.breaker import Breaker
 from kvnet.simulator.checking import Checker, CheckFailed
 from kvnet.simulator.clients import Clients, NothingAcknowledgedIsLost
 from kvnet.simulator.desk import CrashPoint, Desk
-from kvnet.simulator.disk import SimulatedDisk
+from kvnet.simulator.disk import Records, SimulatedDisk
 from kvnet.simulator.disturbances import Disturbances
 from kvnet.simulator.faults import AnyFault, Crash, CrashInCommit, FullDisk, Loss, Partition, Pause
 from kvnet.simulator.liveness import Deliveries, NoStorm, ParentLoops
@@ -191,15 +192,15 @@ def test_a_coordinator_that_opens_an_epoch_it_should_know_of_is_caught(monkeypat
 
 def forget_deletes(monkeypatch: pytest.MonkeyPatch, victim: SimulatedDisk) -> None:
     """Have this disk go on to show what was deleted, and count as if it didn't."""
-    take = SimulatedDisk._take
+    take = Records.take
 
-    def forgetful(disk: SimulatedDisk, entry: object, version: object) -> None:
-        shown = disk.get(entry.namespace, entry.key) if isinstance(entry, Delete) else None
-        take(disk, entry, version)
-        if shown is not None and disk is victim:
-            disk.records[entry.namespace][entry.key] = shown._replace(hash=bytes(16))
+    def forgetful(records: Records, entry: object, version: object, **options: bool) -> None:
+        shown = victim.get(entry.namespace, entry.key) if isinstance(entry, Delete) else None
+        take(records, entry, version, **options)
+        if shown is not None and victim._content is records:
+            victim.records[entry.namespace][entry.key] = shown._replace(hash=bytes(16))
 
-    monkeypatch.setattr(SimulatedDisk, "_take", forgetful)
+    monkeypatch.setattr(Records, "take", forgetful)
 
 
 @pytest.mark.parametrize("checker", [FoldOfAPrefix, NoResurrection])
@@ -219,7 +220,7 @@ def test_a_replica_whose_digest_is_not_that_of_its_records_is_caught(monkeypatch
     FoldOfAPrefix(world)
     start(world)
     victim = edges_of(world)[3]
-    world.nodes[victim].disk.digest += 1
+    world.nodes[victim].disk._content.digest += 1
     monkeypatch.setattr(SimulatedDisk, "_fold", unchecked_fold)
     write_for(world, 500)
     settle(world)
@@ -232,7 +233,7 @@ def unchecked_fold(disk: SimulatedDisk, frames: list[Frame]) -> None:
     """What a disk does that compares no digests."""
     for frame in frames:
         for seq, entry in enumerate(frame.entries(), frame.first_seq):
-            disk._take(entry, Version(frame.epoch, seq))
+            disk._content.take(entry, Version(frame.epoch, seq))
 
 
 def test_a_staleness_that_counts_from_a_beacon_s_arrival_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,14 +470,19 @@ def test_the_ledger_tells_why_a_write_is_missing(fault: Callable[[str], AnyFault
 
 
 def stop_taking(monkeypatch: pytest.MonkeyPatch, victim: str) -> None:
-    """Have a node's core drop all frames after the network has formed."""
-    take = Stream.take
+    """Have a node's core drop all frames after the network has formed, and take no pages instead."""
+    take, begin = Stream.take, Bootstrap.begin
 
     def drop(stream: Stream, peer: str, message: Frames) -> bool:
         is_broken = stream.state.config.name == victim and stream.state.now > 3500
         return False if is_broken else take(stream, peer, message)
 
+    def stay(bootstrap: Bootstrap) -> None:
+        if bootstrap.state.config.name != victim:
+            begin(bootstrap)
+
     monkeypatch.setattr(Stream, "take", drop)
+    monkeypatch.setattr(Bootstrap, "begin", stay)
 
 
 def test_a_node_is_missed_again_ten_seconds_after_its_fault_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -535,16 +541,17 @@ def test_a_desk_that_answers_before_the_fsync_loses_what_it_acknowledged(monkeyp
 def test_a_replica_on_which_the_first_writer_wins_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     world = a_world()
     victim = all_edges(world)[3]
-    take = SimulatedDisk._take
+    take = Records.take
 
-    def keep_first(disk: SimulatedDisk, entry: object, version: object) -> None:
+    def keep_first(records: Records, entry: object, version: object, **options: bool) -> None:
+        disk = world.nodes[victim].disk
         shown = disk.get(entry.namespace, entry.key) if isinstance(entry, Put) else None
-        take(disk, entry, version)
-        if shown is not None and disk is world.nodes[victim].disk:
+        take(records, entry, version, **options)
+        if shown is not None and disk._content is records:
             record = disk.records[entry.namespace][entry.key]
             disk.records[entry.namespace][entry.key] = record._replace(value=shown.value)
 
-    monkeypatch.setattr(SimulatedDisk, "_take", keep_first)
+    monkeypatch.setattr(Records, "take", keep_first)
     checker = checked_clients(world, keys=50)
     checker.finish([world.root])
     failure = caught(lambda: checker.finish([world.nodes[victim]]), NothingAcknowledgedIsLost)

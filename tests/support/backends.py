@@ -9,16 +9,19 @@ from typing import Any
 
 from kvnet.api.backend import WriteResult
 from kvnet.core.catalog import Cluster, Namespace, Scope, Token
+from kvnet.core.manifest import Manifest
 from kvnet.core.operations import (
     CreateNamespace,
     DeleteNamespace,
     DeleteValue,
     Operation,
+    PutLargeValue,
     PutValue,
     RenameNamespace,
 )
+from kvnet.core.pieces import LargeRoom
 from kvnet.core.versions import Version
-from kvnet.errors import RequestError
+from kvnet.errors import RequestError, StorageDamaged
 from kvnet.limits import Limits
 from tests.support.frames import FrameMaker
 from tests.support.stores import CLUSTER_ID, open_store
@@ -42,6 +45,8 @@ class FakeNode:
         self.pending = False
         self.refusal: BaseException | None = None
         self.written: list[tuple[Operation, bytes | None]] = []
+        self.large_room = LargeRoom()
+        self.damages: list[StorageDamaged] = []
         self.waits: list[tuple[Version, float]] = []
         self._maker = FrameMaker()
         if formed:
@@ -62,6 +67,9 @@ class FakeNode:
 
     def ready(self) -> bool:
         return self.is_ready
+
+    def damaged(self, damage: StorageDamaged) -> None:
+        self.damages.append(damage)
 
     def status(self) -> dict[str, Any]:
         return {"name": self.name, "position": str(self.store.position.version)}
@@ -94,6 +102,11 @@ class FakeNode:
                 self._refuse_unknown(namespace)
                 expires_at = int(self.now) + ttl_s if ttl_s else expires_at
                 version = maker.put(namespace, key, value, metadata=metadata, expires_at=expires_at)
+            case PutLargeValue(namespace, key, packed, metadata, expires_at, ttl_s, chunks):
+                self._refuse_unknown(namespace)
+                self.store.put_chunks(list(zip(Manifest.unpack(packed).chunks, chunks, strict=True)))
+                expires_at = int(self.now) + ttl_s if ttl_s else expires_at
+                version = maker.put_large(namespace, key, packed, metadata=metadata, expires_at=expires_at)
             case DeleteValue(namespace, key):
                 self._refuse_unknown(namespace)
                 if key not in maker.records[namespace]:

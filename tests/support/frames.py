@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 from kvnet.core import catalog
 from kvnet.core.catalog import CatalogItem, Namespace
-from kvnet.core.entries import SYSTEM_NAMESPACE, Delete, Entry, Epoch, Put, record_hash
+from kvnet.core.entries import SYSTEM_NAMESPACE, Delete, Entry, Epoch, Put, PutLarge, record_hash
 from kvnet.core.frames import Frame, cut_frame
 from kvnet.core.versions import GENESIS, Position, Version
 
@@ -23,7 +23,7 @@ class FrameMaker:
     def __init__(self, epoch: int = 1) -> None:
         self.epoch = epoch - 1
         self.position: Position = GENESIS
-        self.records: dict[bytes, dict[bytes, tuple[Put, Version]]] = {SYSTEM_NAMESPACE: {}}
+        self.records: dict[bytes, dict[bytes, tuple[Put | PutLarge, Version]]] = {SYSTEM_NAMESPACE: {}}
         self.digest = 0
         self.stamp = STARTED_MS << 16
         self.frames: list[Frame] = []
@@ -43,11 +43,20 @@ class FrameMaker:
     ) -> Version:
         version = Version(self.epoch, self.next_seq)
         digest = record_hash(namespace, key, value, metadata, expires_at, *version)
-        put = Put(namespace, key, value, metadata, expires_at, digest)
+        return self._put(Put(namespace, key, value, metadata, expires_at, digest), version)
+
+    def put_large(
+        self, namespace: bytes, key: bytes, manifest: bytes, *, metadata: bytes = b"", expires_at: int = 0
+    ) -> Version:
+        version = Version(self.epoch, self.next_seq)
+        digest = record_hash(namespace, key, manifest, metadata, expires_at, *version, large=True)
+        return self._put(PutLarge(namespace, key, manifest, metadata, expires_at, digest), version)
+
+    def _put(self, put: Put | PutLarge, version: Version) -> Version:
         self._pending.append(put)
-        self._forget(namespace, key)
-        self.records[namespace][key] = put, version
-        self.digest = (self.digest + int.from_bytes(digest, "big")) % DIGEST_MODULUS
+        self._forget(put.namespace, put.key)
+        self.records[put.namespace][put.key] = put, version
+        self.digest = (self.digest + int.from_bytes(put.hash, "big")) % DIGEST_MODULUS
         return version
 
     def delete(self, namespace: bytes, key: bytes) -> Version:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -192,8 +193,9 @@ class Client:
     ) -> Answer:
         """Return the answer to one request; without `token` it is the administrator's, with None there is none."""
         bearer = {} if token is None else {"Authorization": f"Bearer {token or self._token}"}
+        data = None if body is None else BytesIO(body)  # aiohttp would warn of a long one sent in one piece
         async with self.session.request(
-            method, self._urls[node] + path, data=body, headers={**bearer, **(headers or {})}
+            method, self._urls[node] + path, data=data, headers={**bearer, **(headers or {})}
         ) as response:
             return Answer(response.status, response.headers, await response.read())
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kvnet.core.frames import Frame
+from kvnet.core.messages import Page
+from kvnet.core.versions import GENESIS, Position
+from kvnet.storage.pages import PAGE_BYTES
 from kvnet.storage.store import Durability, Store
 from tests.support.frames import FrameMaker
 
@@ -30,6 +34,46 @@ def open_store(
         journal_bytes_max=journal_bytes_max,
         **more,
     )
+
+
+def pages_of(store: Store, bytes_max: int = PAGE_BYTES, after: bytes = b"") -> Iterator[Page]:
+    """Every page behind a place, as the donor reads them one by one."""
+    while True:
+        page = store.read_page(after, bytes_max)
+        yield page
+        if not page.until:
+            return
+        after = page.until
+
+
+def bootstrap(store: Store, pages: Iterable[Page], frames: Sequence[Frame], budget: int = 1000) -> Position:
+    """Make the store anew of these pages and those of the frames that come behind; return where it stands then."""
+    for page in pages:
+        if store.bootstrap is None:
+            store.begin_successor(page.position)
+        store.store_page(page)
+    return prove(store, frames, budget)
+
+
+def prove(store: Store, frames: Sequence[Frame], budget: int = 1000) -> Position:
+    """Give a successor that has all pages the frames it lacks, and finish it."""
+    tail = [frame for frame in frames if frame.first_seq > store.journal.position.seq]
+    if tail:
+        store.apply(tail)
+    progress = store.bootstrap
+    assert progress is not None
+    assert progress.whole
+    while True:
+        position = store.replay_some(progress.highest, progress.digest, budget)
+        if position is not None:
+            return position
+
+
+def assert_holds(store: Store, maker: FrameMaker) -> None:
+    """The store proves from its own bytes that it stands at one of the maker's positions, whole."""
+    digests = {frame.position: frame.digest_after for frame in maker.frames} | {GENESIS: bytes(16)}
+    assert store.digest.to_bytes(16, "big") == digests[store.position]
+    assert store.recompute().good
 
 
 def assert_is_fold(store: Store, maker: FrameMaker) -> None:

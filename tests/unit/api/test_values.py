@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvnet.core.operations import PutValue
-from kvnet.errors import RequestError
+from kvnet.errors import RequestError, StorageDamaged
 from tests.support.backends import NOW_S
 
 NOW = int(NOW_S)
@@ -182,3 +182,13 @@ async def test_system_namespace_does_not_exist_for_clients(api, method):
     answer = await api(method, f"/{'0' * 32}/values/cluster")
     assert answer.error[:2] == (404, 10013)
     assert api.node.written == []
+
+
+async def test_a_damaged_record_is_no_answer_and_the_node_is_told(api, ns, monkeypatch):
+    def get(namespace, key):
+        raise StorageDamaged("flipped bits")
+
+    monkeypatch.setattr(api.node.store, "get", get)
+    answer = await api("GET", f"{ns}/values/k")
+    assert answer.error[:2] == (503, 20004)
+    assert [str(damage) for damage in api.node.damages] == ["flipped bits"]

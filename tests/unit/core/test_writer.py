@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kvnet.core.catalog import Cluster, Member
 from kvnet.core.clock import stamp_ms
-from kvnet.core.entries import SYSTEM_NAMESPACE, Epoch, Put
+from kvnet.core.entries import SYSTEM_NAMESPACE, Epoch, Put, PutLarge
 from kvnet.core.frames import FRAME_BYTES_TARGET
+from kvnet.core.manifest import Manifest
 from kvnet.core.operations import (
     CreateNamespace,
     CreateToken,
     DeleteNamespace,
     DeleteValue,
     Operation,
+    PutLargeValue,
     PutValue,
     RenameNamespace,
     RevokeToken,
 )
 from kvnet.core.writer import PENDING_BYTES_MAX, Cut, Ticket, Writer
 from kvnet.errors import RequestError
-from kvnet.limits import Limits
+from kvnet.limits import Limits, profile
 from kvnet.storage.store import Store
+from tests.support.large import large_value, named
 from tests.support.stores import open_store
 
 WALL_MS = 1_700_000_000_000
@@ -307,3 +311,75 @@ def test_stamps_do_not_go_back_with_the_wall_or_a_restart(desk: Desk) -> None:
     restarted.open_epoch(2, b"f" * 16)
     assert restarted.cut(0).frames[0].stamp > frame.stamp
     assert stamp_ms(frame.stamp) == WALL_MS + 10_000
+
+
+# Large values: what is compared, stored and hashed of them is their manifest.
+
+VALUE = large_value(2, last=1000)
+
+
+def put_large(*, expires_at: int = 0, ttl_s: int = 0) -> PutLargeValue:
+    return PutLargeValue(NAMESPACE, b"k", VALUE.manifest.pack(), b"", expires_at, ttl_s, [])
+
+
+@pytest.fixture
+def large_desk(tmp_path: Path) -> Desk:
+    desk = Desk(tmp_path, replace(profile("workers-kv"), write_interval_ms=0))
+    desk.store.put_chunks(named(VALUE))
+    return desk
+
+
+def check(desk: Desk, operation: PutLargeValue, request_id: bytes | None = None) -> Ticket | None:
+    return desk.writer.check(operation, request_id, desk.now, WALL_MS + int(desk.now))
+
+
+def test_a_large_value_becomes_a_small_entry_that_names_its_chunks(large_desk: Desk) -> None:
+    assert check(large_desk, put_large()) is None
+    ticket = large_desk.write(put_large(ttl_s=60))
+    [entry] = large_desk.commit().frames[0].entries()
+    assert isinstance(entry, PutLarge)
+    stored = large_desk.store.get(NAMESPACE, b"k")
+    assert (stored.version, stored.large, stored.value) == (ticket.version, True, VALUE.manifest.pack())
+    assert stored.expires_at == (WALL_MS + int(large_desk.now)) // 1000 + 60
+
+
+def test_the_check_answers_a_large_value_that_changes_nothing_whether_it_is_durable_or_not(
+    large_desk: Desk,
+) -> None:
+    ticket = large_desk.write(put_large())
+    assert check(large_desk, put_large()) == ticket
+    large_desk.commit()
+    assert check(large_desk, put_large()) == ticket
+    assert large_desk.write(put_large()) == ticket
+    assert check(large_desk, put_large(expires_at=9)) is None
+
+
+def test_the_check_knows_requests_and_sequences_nothing(large_desk: Desk) -> None:
+    assert check(large_desk, put_large(), b"id") is None
+    assert not large_desk.writer.has_pending
+    ticket = large_desk.write(put_large(), request_id=b"id")
+    large_desk.write(put(b"k"))
+    assert check(large_desk, put_large(), b"id") == ticket
+
+
+def test_bytes_that_look_like_a_manifest_are_another_value_than_what_it_names(large_desk: Desk) -> None:
+    first = large_desk.write(put_large())
+    second = large_desk.put(b"k", VALUE.manifest.pack())
+    third = large_desk.write(put_large())
+    assert first.version < second.version < third.version
+    large_desk.commit()
+    assert large_desk.store.recompute().good
+
+
+def test_a_large_value_one_byte_over_is_refused_by_the_size_in_its_manifest(large_desk: Desk) -> None:
+    over = Manifest(26_214_401, (bytes(32),) * 101).pack()
+    error = refusal(large_desk, put_large()._replace(manifest=over))
+    assert (error.status, error.message) == (413, "Value length of 26214401 exceeds limit of 26214400.")
+
+
+def test_a_large_value_is_one_write_of_its_key(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, profile("workers-kv"))
+    desk.write(put_large())
+    assert refusal(desk, put_large(expires_at=9)).status == 429
+    with pytest.raises(RequestError):
+        check(desk, put_large(expires_at=9))

@@ -2,22 +2,29 @@ from __future__ import annotations
 
 import asyncio
 import random
+from hashlib import sha256
 
 import msgpack
 import pytest
 from aiohttp import web
 
-from kvnet.core.operations import DeleteValue, PutValue, to_wire
+from kvnet.core.manifest import CHUNK_BYTES
+from kvnet.core.operations import DeleteValue, PutLargeValue, PutValue, to_wire
+from kvnet.core.pieces import LargeRoom
 from kvnet.core.versions import Version
 from kvnet.errors import RequestError
 from kvnet.runtime import forwarding
 from kvnet.runtime.forwarding import PATH, Forwarder, WriteDesk
 from kvnet.topology.wan import Wan
-from kvnet.transport.signing import HEADER, sign
+from kvnet.transport.signing import HEADER, BodyDigest, sign
+from tests.support.large import large_value
 from tests.support.peers import identity, topology, until
 
 NAMESPACE = b"n" * 16
 PUT = PutValue(NAMESPACE, b"key", b"value", b"", 0, 60)
+VALUE_BYTES_MAX = 2 * CHUNK_BYTES
+LARGE = large_value(2, last=100_000)
+PUT_LARGE = PutLargeValue(NAMESPACE, b"key", LARGE.manifest.pack(), b"{}", 0, 60, LARGE.chunks)
 
 
 class Coordinator:
@@ -28,7 +35,14 @@ class Coordinator:
         self.answers = []
         self.go_on = asyncio.Event()
         self.go_on.set()
-        self.desk = WriteDesk(identity("coordinator", start=2), ("fra", "ams"), self.write, value_bytes_max=65_536)
+        self.room = LargeRoom(2)
+        self.desk = WriteDesk(
+            identity("coordinator", start=2),
+            ("fra", "ams"),
+            self.write,
+            value_bytes_max=VALUE_BYTES_MAX,
+            room=self.room,
+        )
 
     async def write(self, operations, request_id):
         self.taken.append((list(operations), request_id))
@@ -252,4 +266,73 @@ async def test_a_malformed_write_is_refused_and_nothing_happens(peers, coordinat
 async def test_an_oversized_write_is_refused_before_it_is_in_memory(peers, coordinator):
     status, _ = await post(peers, bytes(65_536 + forwarding.BODY_OVERHEAD_BYTES + 1))
     assert status == 413
+    assert coordinator.taken == []
+
+
+async def test_a_large_value_arrives_with_its_chunks(forwarder, coordinator):
+    coordinator.answers = [Version(3, 77)]
+    assert await forwarder.write([PUT_LARGE], b"id") == (Version(3, 77), False)
+    assert coordinator.taken == [([PUT_LARGE], b"id")]
+
+
+async def test_a_large_value_is_never_in_one_piece_on_its_way(forwarder, coordinator):
+    await forwarder.write([PUT_LARGE])
+    [([taken], _)] = coordinator.taken
+    assert [len(chunk) for chunk in taken.chunks] == [CHUNK_BYTES, 100_000]
+
+
+async def test_too_many_large_values_at_once_are_told_to_come_back_and_small_ones_are_not(forwarder, coordinator):
+    coordinator.go_on.clear()
+    writing = [asyncio.ensure_future(forwarder.write([PUT_LARGE])) for _ in range(2)]
+    await until(lambda: len(coordinator.taken) == 2)
+    error = await refused(forwarder.write([PUT_LARGE]))
+    assert (error.status, error.definite, error.headers) == (503, True, {"Retry-After": "1"})
+    writing.append(asyncio.ensure_future(forwarder.write([PUT])))
+    await until(lambda: len(coordinator.taken) == 3)
+    coordinator.go_on.set()
+    await asyncio.gather(*writing)
+    await forwarder.write([PUT_LARGE])
+
+
+def large_body(operations=(PUT_LARGE,), chunks=LARGE.chunks) -> bytes:
+    head = {"operations": [to_wire(operation) for operation in operations], "request_id": b"id"}
+    return b"".join(map(msgpack.packb, (head, *chunks)))
+
+
+async def post_large(peers, body: bytes, told: str | None = None, **signed_as):
+    digest = BodyDigest(told or sha256(body).hexdigest())
+    headers = {
+        HEADER: sign(identity("fra", **signed_as), "POST", PATH, digest),
+        forwarding.DIGEST_HEADER: digest.hex,
+    }
+    async with peers.session.post(peers.urls["coordinator"] + PATH, data=body, headers=headers) as response:
+        return response.status, msgpack.unpackb(await response.read())
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"\xc1", 400),
+        (large_body()[:-1000], 200),  # as a value of fewer chunks: the coordinator compares them with the manifest
+        (large_body(operations=[PUT]), 400),
+        (large_body(operations=[PUT_LARGE, PUT]), 400),
+        (large_body(chunks=["text"]), 400),
+        (large_body(chunks=[bytes(900_000)]), 413),
+        (large_body(chunks=[b""] * 1000), 200),
+    ],
+)
+async def test_a_malformed_large_value_is_refused(peers, coordinator, body, status):
+    answered, _ = await post_large(peers, body)
+    assert answered == status
+    assert len(coordinator.taken) == (status == 200)
+    with coordinator.room.taken(), coordinator.room.taken():
+        pass  # nothing is left under way
+
+
+async def test_a_large_value_is_refused_before_it_is_read_when_its_signature_is_wrong(peers, coordinator):
+    status, _ = await post_large(peers, large_body(), secret=b"wrong")
+    assert status == 401
+    status, answer = await post_large(peers, large_body(), told=sha256(b"another").hexdigest())
+    assert (status, answer["error"]["definite"]) == (400, True)
     assert coordinator.taken == []

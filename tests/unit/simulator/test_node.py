@@ -44,6 +44,7 @@ def clockwork(every_ms: float | None = None) -> tuple[World, SimulatedNode, Cloc
     world = make_world(6, 1)
     node = world.nodes[NAME]
     node.core = core = Clockwork(world, every_ms)
+    node.disk.mark_verified()  # else it would be asked how far it is
     return world, node, core
 
 

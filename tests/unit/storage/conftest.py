@@ -25,3 +25,11 @@ def maker():
     maker = FrameMaker()
     maker.open_epoch()
     return maker
+
+
+@pytest.fixture
+def namespace(store, maker) -> bytes:
+    namespace = maker.create_namespace("a")
+    maker.put(namespace, b"key", b"value")
+    store.apply([maker.cut()])
+    return namespace

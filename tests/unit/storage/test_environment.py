@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -255,11 +256,23 @@ def test_a_truncated_environment_is_one_clear_error(folder, maker, left):
     """LMDB itself would die of a bus error when it reads behind the end of its file."""
     _fill(folder, maker)
     _truncate(folder, left)
-    with pytest.raises(StorageDamaged, match="was cut: .* bytes are left; bring back a snapshot"):
+    with pytest.raises(StorageDamaged, match=r"was cut: .* bytes are left; bring back a snapshot"):
         open_store(folder)
 
 
-@pytest.mark.parametrize("damage", ["mark lost", "mark broken", "no environment", "cut", "crash"])
+@pytest.mark.parametrize("content", [None, b""])
+def test_an_environment_that_is_gone_is_one_clear_error(folder, maker, content):
+    """Else a coordinator would begin an empty history beside the mark of a full one."""
+    _fill(folder, maker)
+    file = folder / "replica-1" / "data.mdb"
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(StorageDamaged, match="is gone: bring back a snapshot"):
+        open_store(folder)
+
+
+@pytest.mark.parametrize("damage", ["mark lost", "mark broken", "no environment", "gone", "cut", "crash"])
 def test_a_refillable_replica_that_is_damaged_begins_anew_and_says_why(folder, maker, damage):
     _fill(folder, maker)
     match damage:
@@ -269,6 +282,8 @@ def test_a_refillable_replica_that_is_damaged_begins_anew_and_says_why(folder, m
             (folder / "mark.json").write_bytes(b"{")
         case "no environment":
             (folder / "replica-1" / "data.mdb").write_bytes(b"not an environment" * 1000)
+        case "gone":
+            (folder / "replica-1" / "data.mdb").unlink()
         case "cut":
             _truncate(folder, 0.5)
         case "crash":
@@ -286,6 +301,79 @@ def test_a_refillable_replica_that_is_damaged_begins_anew_and_says_why(folder, m
     assert again.position.seq == 1
     again.close()
     assert [path.name for path in folder.glob("replica*")] == [f"replica-{1 if damage.startswith('mark') else 2}"]
+
+
+@pytest.mark.parametrize("refillable", [True, False])
+def test_a_replica_whose_opening_kills_two_processes_in_a_row_begins_anew(folder, maker, refillable):
+    """As LMDB dies of a flipped bit in one of its own pages, before a crash file can be written."""
+    _fill(folder, maker)
+    program = (
+        "import os, signal, sys; from pathlib import Path; from tests.support.stores import open_store\n"
+        "def die(step):\n    if step == 'open: open': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "open_store(Path(sys.argv[1]), refillable=sys.argv[2] == 'True', step=die)"
+    )
+    for killed in range(1, 4):
+        done = subprocess.run([sys.executable, "-c", program, folder, str(refillable)], check=False)
+        assert done.returncode == -signal.SIGKILL
+        if killed == 1:
+            store = open_store(folder, refillable=refillable)
+            assert not store.discarded, "once may have been anything"
+            store.close()
+    store = open_store(folder, refillable=refillable)
+    assert bool(store.discarded) is refillable
+    if not refillable:
+        assert_is_fold(store, maker)
+    store.close()
+    again = open_store(folder, refillable=refillable)
+    assert not again.discarded
+    again.close()
+
+
+def test_a_foreign_environment_is_never_thrown_away_even_without_its_mark(folder, maker):
+    _fill(folder, maker)
+    ours = (folder / "mark.json").read_bytes()
+    (folder / "mark.json").unlink()
+    with pytest.raises(ForeignEnvironment, match="belongs to node fra, not to gru"):
+        open_store(folder, node="gru", refillable=True)
+    (folder / "mark.json").write_bytes(ours)
+    store = open_store(folder)
+    assert_is_fold(store, maker)
+    store.close()
+
+
+def test_what_a_catalogue_says_that_cannot_be_read_is_damage(folder, maker):
+    _fill(folder, maker)
+    store = open_store(folder)
+    with store.environment.write() as txn, txn.cursor() as cursor:
+        cursor.first()
+        cursor.put(cursor.key(), cursor.value()[:-1])
+    store.close()
+    with pytest.raises(StorageDamaged):
+        open_store(folder)
+    store = open_store(folder, refillable=True)
+    assert store.discarded
+    assert store.position == GENESIS
+    store.close()
+
+
+def test_leftovers_are_removed_at_the_start(folder, maker):
+    _fill(folder, maker)
+    (folder / "replica-7").mkdir()
+    (folder / "replica-7" / "data.mdb").write_bytes(b"begun, and never named")
+    store = open_store(folder)
+    assert [path.name for path in folder.glob("replica*")] == ["replica-1"]
+    assert_is_fold(store, maker)
+    store.close()
+
+
+def test_readers_that_died_are_cleared(folder, maker):
+    _fill(folder, maker)
+    store = open_store(folder)
+    assert store.stats()["readers"] <= 2
+    store.tidy()
+    stats = store.stats()
+    assert 0 <= stats["free_bytes"] < stats["map_bytes"] < stats["map_size_bytes"]
+    store.close()
 
 
 def _fill(folder, maker):

@@ -6,7 +6,7 @@ from tests.support.stores import open_store
 
 def entries(store) -> int:
     with store.environment.view() as txn:
-        return txn.stat(store._records)["entries"]
+        return txn.stat(store.environment.database("records"))["entries"]
 
 
 def test_a_short_key_is_one_entry_and_a_long_one_has_one_more_per_layer(store, maker):
