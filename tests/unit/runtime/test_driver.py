@@ -6,30 +6,47 @@ import random
 import pytest
 
 from kvnet.core.events import (
+    AbandonBootstrap,
     Applied,
     Apply,
     AwaitWritable,
+    BeginBootstrap,
+    BootstrapFailed,
+    Bootstrapped,
+    BulkSend,
+    ChunksLacking,
+    ChunkStored,
     Connect,
     DeadlineReached,
     DialFailed,
     Disconnect,
     Diverged,
     Empty,
+    FinishBootstrap,
     FramesCut,
     LinkWritable,
     MessageReceived,
+    OfferSettled,
     OpenEpoch,
+    PageSent,
+    PageStored,
+    PageUnusable,
     PeerLost,
     PeerUp,
     RefuseWrites,
     Report,
     Send,
+    SendChunk,
+    SendPage,
     SetDeadline,
     Started,
+    StoreChunk,
+    StorePage,
 )
-from kvnet.core.messages import Frames, Move, Unsubscribe
+from kvnet.core.manifest import Manifest, hash_chunk
+from kvnet.core.messages import Frames, Move, PagesCredit, Unsubscribe
 from kvnet.core.versions import GENESIS, Version
-from kvnet.errors import Divergence, ProtocolError, StorageFull
+from kvnet.errors import Divergence, ProtocolError, StorageDamaged, StorageFull
 from kvnet.runtime import driver as driver_module
 from kvnet.runtime.driver import Driver
 from tests.support.frames import FrameMaker
@@ -76,6 +93,24 @@ class FakeLinks:
         self.log.append(f"await {peer}")
 
 
+class FakeBulk:
+    def __init__(self, log):
+        self.log = log
+
+    def listen(self, feed):
+        self.feed = feed
+
+    def send(self, peer, message):
+        self.log.append(f"bulk {peer} {type(message).__name__}")
+        self.said = message
+
+    def send_chunk(self, peer, name):
+        self.log.append(f"chunk {peer} {name[:4].hex()}")
+
+    def flush(self):
+        """Nothing waits here."""
+
+
 class Commands:
     def __init__(self, log):
         self.log = log
@@ -85,6 +120,9 @@ class Commands:
 
     def refuse_writes(self, why):
         self.log.append(f"refuse {why}")
+
+    def offer_settled(self, id_):
+        self.log.append(f"settled {id_!r}")
 
     def emptied(self):
         self.log.append("emptied")
@@ -102,9 +140,8 @@ class FailingStore:
         self.errors = []
         self.bites = 0
 
-    @property
-    def position(self):
-        return self._store.position
+    def __getattr__(self, name):
+        return getattr(self._store, name)
 
     def apply(self, frames):
         self._log.append(f"apply {[frame.last_seq for frame in frames]}")
@@ -127,6 +164,7 @@ class Node:
         self.now = 1000.0
         self.core = ScriptedCore(self.log)
         self.links = FakeLinks(self.log)
+        self.bulk = FakeBulk(self.log)
         self.disk = open_store(folder)
         self.store = FailingStore(self.disk, self.log)
         self.commits = []
@@ -134,6 +172,7 @@ class Node:
             self.core,
             self.store,
             self.links,
+            self.bulk,
             Commands(self.log),
             on_applied=lambda frames, position, wall_ms: self.commits.append((len(frames), position, wall_ms)),
             now_ms=lambda: self.now,
@@ -360,3 +399,141 @@ async def test_deleted_namespaces_are_erased_bite_by_bite(node, monkeypatch):
     await until(lambda: node.disk.position == maker.position)
     await until(lambda: not node.disk.erase_some(0))
     assert node.store.bites >= 3
+
+
+# -- a successor, pages and chunks
+
+
+def order(node, *effects):
+    """Have the core order these, as when a link comes up."""
+    node.core.script[PeerUp] = list(effects)
+    node.driver.on_up("ams", 1.0)
+    node.core.script[PeerUp] = []
+
+
+@pytest.fixture
+def donor(tmp_path):
+    """A store with a history, of which pages can be had."""
+    maker, frames = frames_of_a_history(6)
+    store = open_store(tmp_path / "donor")
+    store.apply(frames)
+    yield store, maker
+    store.close()
+
+
+async def test_a_replica_is_made_anew_and_readers_see_it_when_it_is_proven(node, donor):
+    store, maker = donor
+    page = store.read_page(b"")
+    order(node, BeginBootstrap(page.position), StorePage(page))
+    await until(lambda: PageStored(b"") in node.log)
+    assert node.disk.position == GENESIS, "readers see the old one"
+    assert node.disk.journal.position == page.position
+    namespace = next(reversed(maker.records))
+    maker.put(namespace, b"later", b"value")
+    node.take_frames([maker.cut()])
+    await until(lambda: Applied(maker.position) in node.log)
+    assert node.disk.position == GENESIS
+    assert not node.commits, "nobody could read these"
+    waiting = asyncio.ensure_future(node.driver.wait_for(maker.position.version, 20_000))
+    order(node, FinishBootstrap(page.position, page.digest))
+    await until(lambda: Bootstrapped(maker.position) in node.log)
+    assert_is_fold(node.disk, maker)
+    assert node.disk.verified
+    assert [(count, position) for count, position, _ in node.commits] == [(0, maker.position)]
+    assert await waiting
+
+
+async def test_a_page_that_was_altered_is_told_and_so_is_the_one_behind_it(node, donor):
+    store, _ = donor
+    page = store.read_page(b"", 1)
+    bad = page._replace(body=page.body[:-1])
+    order(node, BeginBootstrap(page.position), StorePage(bad), StorePage(store.read_page(page.until)))
+    await until(lambda: sum(type(each) is PageUnusable for each in node.log) == 2)
+    assert PageStored(b"") not in node.log
+    order(node, StorePage(page))
+    await until(lambda: PageStored(page.until) in node.log)
+
+
+async def test_a_successor_with_another_digest_is_told_of_and_never_served(node, donor):
+    store, _ = donor
+    page = store.read_page(b"")
+    order(node, BeginBootstrap(page.position), StorePage(page), FinishBootstrap(page.position, bytes(16)))
+    await until(lambda: any(type(each) is BootstrapFailed for each in node.log))
+    assert node.disk.position == GENESIS
+    order(node, AbandonBootstrap())
+    assert node.disk.bootstrap is None
+    assert node.disk.journal.position == GENESIS
+
+
+async def test_what_is_given_up_leads_to_nothing_any_more(node, donor):
+    store, _ = donor
+    page = store.read_page(b"")
+    order(node, BeginBootstrap(page.position), StorePage(page), AbandonBootstrap())
+    order(
+        node, BeginBootstrap(page.position), StorePage(page), FinishBootstrap(page.position, page.digest), Empty()
+    )
+    await until(lambda: Applied(GENESIS) in node.log)
+    await asyncio.sleep(0.02)
+    assert not [each for each in node.log if type(each) in {PageStored, Bootstrapped, BootstrapFailed}]
+    assert node.disk.bootstrap is None
+
+
+async def test_pages_are_read_one_after_another_for_who_wants_them(node, donor):
+    _, maker = donor
+    node.take_frames(maker.frames)
+    await until(lambda: node.disk.position == maker.position)
+    order(node, SendPage("nrt", b""), SendPage("gru", b""))
+    await until(lambda: PageSent("gru", b"") in node.log)
+    given = [each for each in node.log if each == "bulk nrt Page" or type(each) is PageSent or "gru" in str(each)]
+    assert given == ["bulk nrt Page", PageSent("nrt", b""), "bulk gru Page", PageSent("gru", b"")]
+    assert node.bulk.said.position == maker.position
+    assert node.bulk.said.digest == maker.digest.to_bytes(16, "big")
+
+
+async def test_a_replica_that_is_found_damaged_gives_no_page_and_starts_over(node, monkeypatch):
+    def read_page(after):
+        raise StorageDamaged("a record isn't what was written")
+
+    node.store.read_page = read_page
+    node.core.script[Diverged] = [Empty()]
+    order(node, SendPage("nrt", b""))
+    await until(lambda: Applied(GENESIS) in node.log)
+    assert "bulk nrt Page" not in node.log
+    assert Diverged("a record isn't what was written") in node.log
+    assert node.driver.reports["damaged"] == 1
+
+
+async def test_a_frame_waits_for_its_chunks_and_those_before_it_do_not(node):
+    maker, frames = frames_of_a_history(3)
+    namespace = next(reversed(maker.records))
+    data = b"chunk" * 20_000
+    name = hash_chunk(data)
+    maker.put_large(namespace, b"large", Manifest(len(data), (name,)).pack())
+    frames.append(maker.cut())
+    node.take_frames(frames)
+    await until(lambda: ChunksLacking((name,)) in node.log)
+    assert Applied(frames[-2].position) in node.log
+    assert node.disk.position == frames[-2].position
+    assert node.driver.status()["chunks_lacking"] == 1
+    order(node, StoreChunk(name, b"something else"))
+    await until(lambda: ChunkStored(name, False) in node.log)
+    assert node.disk.position == frames[-2].position
+    order(node, StoreChunk(name, data))
+    await until(lambda: Applied(maker.position) in node.log)
+    assert node.log.index(ChunkStored(name, True)) < node.log.index(Applied(maker.position))
+    assert node.disk.chunk(name) == data
+    assert node.log.count(ChunksLacking((name,))) == 1
+
+
+async def test_chunks_of_one_turn_are_stored_together_but_for_one_that_was_altered(node):
+    chunks = [b"%d" % number * 1000 for number in range(3)]
+    effects = [StoreChunk(hash_chunk(data), data) for data in chunks]
+    order(node, effects[0], StoreChunk(effects[1].hash, b"altered"), effects[2])
+    await until(lambda: sum(type(each) is ChunkStored for each in node.log) == 3)
+    assert [each.ok for each in node.log if type(each) is ChunkStored] == [True, False, True]
+    assert node.disk.lacking_chunks([effect.hash for effect in effects]) == [effects[1].hash]
+
+
+async def test_bulk_orders_go_to_the_bulk_lane_and_settled_offers_to_the_writer(node):
+    order(node, BulkSend("nrt", PagesCredit(2)), SendChunk("gru", b"name" * 8), OfferSettled(b"id"))
+    assert node.log[1:] == ["bulk nrt PagesCredit", "chunk gru 6e616d65", "settled b'id'"]
