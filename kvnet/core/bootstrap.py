@@ -164,7 +164,10 @@ class Bootstrap:
     # -- donors ----------------------------------------------------------------------------------------------
 
     def _ask_next(self) -> None:
-        """Want the next pages of the donor that promises most; look again in a while when there is none."""
+        """Want the next pages of the nearest donor that hasn't failed, or of the one whose failure is oldest.
+
+        Look again in a while when there is none.
+        """
         state = self.state
         self._donor = ""
         if self._storing or self._whole_taken:
@@ -172,7 +175,7 @@ class Bootstrap:
             return
         able = sorted(
             (n for n in state.neighbours.values() if self._may_give(n)),
-            key=lambda n: (n.name == state.config.root, n.cost_ms(), n.name),
+            key=lambda n: (n.name == state.config.root, self._left.get(n.name, NEVER), n.cost_ms(), n.name),
         )
         if not able:
             self._set_timer(AGAIN_MS)

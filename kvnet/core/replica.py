@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from math import inf
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 from kvnet.core.bootstrap import Bootstrap
 from kvnet.core.donor import Donor
@@ -397,6 +397,10 @@ class Replica:
                     self.bootstrap.on_timer()
                 case _:
                     raise AssertionError(f"a timer nobody set: {timer}")
+
+    def bootstrap_status(self) -> dict[str, Any] | None:
+        """Return how far a replica in the making is, for people; None when there is none."""
+        return self.bootstrap.status()
 
     def sizes(self) -> dict[str, int]:
         """Return how much it keeps of what peers could make grow: counts, and bytes where the name says so."""
