@@ -133,7 +133,7 @@ class Environment:
 
     def sync(self) -> None:
         """All that was committed is on the disk."""
-        with translated_errors(self.path):
+        with translated_errors(self.path), self._used():
             self.lmdb.sync(True)
             self._disk.on_synced(self.path)
             self._disk.sync_folder(self.path)

@@ -11,20 +11,20 @@ behind what it reads from the disk.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, Self
 
 import lmdb
 
-from kvnet.core.catalog import Cluster, Member, Namespace, Token, read_item
-from kvnet.core.entries import HASH_BYTES, SYSTEM_NAMESPACE
+from kvnet.core.catalog import read_item
+from kvnet.core.entries import SYSTEM_NAMESPACE
 from kvnet.core.events import BootstrapProgress
 from kvnet.core.frames import Frame
 from kvnet.core.messages import Page
-from kvnet.core.versions import Position, Version
-from kvnet.errors import BeyondHorizon, ChunksMissing, ProtocolError, StorageDamaged, StorageError
+from kvnet.core.versions import Position
+from kvnet.errors import ChunksMissing, ProtocolError, StorageDamaged, StorageError, StorageFull
 from kvnet.storage import chunks, journal
 from kvnet.storage.batch import Batch
 from kvnet.storage.catalogue import Catalogue
@@ -34,15 +34,15 @@ from kvnet.storage.environment import MAP_SIZE_BYTES, Environment, Owner
 from kvnet.storage.erasure import erase
 from kvnet.storage.faults import translated
 from kvnet.storage.folder import DataFolder, Durability
-from kvnet.storage.keys import SLICE_BYTES, find_place, walk
-from kvnet.storage.listing import ListedKey, list_some
-from kvnet.storage.pages import PAGE_BYTES, pack, read_stretch
+from kvnet.storage.keys import walk
+from kvnet.storage.listing import ListedKey
 from kvnet.storage.port import StoreJournal
+from kvnet.storage.reads import Reads, View
 from kvnet.storage.records import StoredRecord, read_record
-from kvnet.storage.requests import Remembered, outcome, remember
-from kvnet.storage.state import State, Tally, read_state, read_tallies
+from kvnet.storage.requests import Remembered, remember
+from kvnet.storage.state import State, read_state, read_tallies
 from kvnet.storage.successor import VERIFIED_KEY, Successor
-from kvnet.storage.verification import Verification, verify
+from kvnet.storage.verification import Verification
 
 __all__ = ["Compacted", "Durability", "ListedKey", "Store", "StoredRecord", "Verification"]
 
@@ -52,23 +52,11 @@ REPLAYED_AT_ONCE: Final = 1000
 """Entries of a journal that are applied in one transaction."""
 
 
-class _View(NamedTuple):
-    """What the last commit left, swapped whole: a reader takes it once, and what it takes belongs together."""
-
-    environment: Environment
-    begin: Callable[..., lmdb.Transaction[Any]]
-    """The environment's; it stays open as long as somebody has this."""
-    records: lmdb._Database
-    tallies: dict[bytes, Tally]
-    state: State
-    catalogue: Catalogue
-
-
 def _no_step(name: str) -> None:
     """Where a test may end the process."""
 
 
-class Store:
+class Store(Reads):
     """One node's replica and journal in one data folder."""
 
     def __init__(
@@ -176,7 +164,7 @@ class Store:
         self._request_times = environment.database("request_times")
         self._erasing = environment.database("erasing")
         gone = {key: None for key in before.items if key not in items}
-        self._view = _View(
+        self._view = View(
             environment,
             environment.lmdb.begin,
             environment.database("records"),
@@ -184,11 +172,6 @@ class Store:
             state,
             before.changed({**items, **gone}),
         )
-
-    @property
-    def environment(self) -> Environment:
-        """The replica's."""
-        return self._view.environment
 
     @property
     def discarded(self) -> str:
@@ -210,63 +193,6 @@ class Store:
         with self.environment.write() as txn:
             txn.put(VERIFIED_KEY, b"", db=self._meta)
         self._verified = True
-
-    # The state as of the last commit.
-
-    @property
-    def position(self) -> Position:
-        return self._view.state.position
-
-    @property
-    def digest(self) -> int:
-        """Sum of the hashes of all stored records, mod 2**128."""
-        return self._view.state.digest
-
-    @property
-    def stamp(self) -> int:
-        """Hybrid clock of the last applied frame."""
-        return self._view.state.stamp
-
-    @property
-    def horizon_seq(self) -> int:
-        """The lowest seq from which `frames_after` can go on."""
-        return self._view.state.horizon.seq
-
-    @property
-    def tallies(self) -> Mapping[bytes, Tally]:
-        """By namespace, the system namespace included."""
-        return self._view.tallies
-
-    @property
-    def catalogue(self) -> Catalogue:
-        """Everything below as of one commit."""
-        return self._view.catalogue
-
-    @property
-    def catalogue_generation(self) -> int:
-        """Grows whenever a catalogue record changed, while the store is open."""
-        return self._view.catalogue.generation
-
-    @property
-    def namespaces(self) -> Mapping[bytes, Namespace]:
-        return self._view.catalogue.namespaces
-
-    @property
-    def titles(self) -> Mapping[str, Namespace]:
-        return self._view.catalogue.titles
-
-    @property
-    def tokens(self) -> Mapping[bytes, Token]:
-        """By the hash of the bearer token."""
-        return self._view.catalogue.tokens
-
-    @property
-    def members(self) -> Mapping[str, Member]:
-        return self._view.catalogue.members
-
-    @property
-    def cluster(self) -> Cluster | None:
-        return self._view.catalogue.cluster
 
     # Writes.
 
@@ -383,8 +309,7 @@ class Store:
         Raises:
             StorageDamaged: it isn't what was written.
         """
-        # The successor is asked second, and may be the replica by then: so it is looked up first.
-        environment, successor = self.environment, self.successor
+        successor, environment = self.successor, self.environment  # in this order: it may become the replica
         with environment.view() as txn:
             data = chunks.get(txn, environment.chunk_databases, name, checked=checked)
         if data is not None or successor is None:
@@ -398,7 +323,7 @@ class Store:
 
         What the old replica has the successor is given when it needs it.
         """
-        environment, successor = self.environment, self.successor
+        successor, environment = self.successor, self.environment
         with environment.view() as txn:
             missing = chunks.lacking(txn, environment.chunk_databases, names)
         if not missing or successor is None:
@@ -408,20 +333,6 @@ class Store:
             return chunks.lacking(txn, environment.chunk_databases, missing)
 
     # Pages, and the successor that is made of them.
-
-    def read_page(self, after: bytes, bytes_max: int = PAGE_BYTES) -> Page:
-        """Return the records behind a place, in one short read transaction.
-
-        Raises:
-            StorageDamaged: one of them isn't what was written.
-        """
-        environment = self.environment
-        meta = environment.database("meta")
-        with environment.view() as txn, txn.cursor() as cursor:
-            state = read_state(txn, meta)
-            stretch = read_stretch(cursor, read_tallies(txn, meta), after, bytes_max)
-        digest = state.digest.to_bytes(HASH_BYTES, "big")
-        return Page(state.position, digest, after, stretch.until, pack(stretch.groups))
 
     @property
     def bootstrap(self) -> BootstrapProgress | None:
@@ -466,10 +377,26 @@ class Store:
         self._adopt(successor.environment)
         return self.position
 
+    def sync_successor(self) -> None:
+        """What the successor has so far is on the disk; in any thread, so that little of it is left for the swap.
+
+        An unsynced store has nothing to do.
+        """
+        successor = self.successor
+        if successor is None or self._folder.durability is Durability.NONE:
+            return
+        try:
+            successor.environment.sync()
+        except StorageError:
+            if self.successor is successor:
+                raise
+
     def abandon_successor(self) -> None:
         """Throw the successor away, if there is one; a compaction under way as well."""
-        self.successor = self._compaction = None
+        self.successor = None
         self._folder.abandon_successor()
+        if self._compaction is not None:
+            self._abandon_compaction()
 
     def _made(self) -> Successor:
         assert self.successor is not None, "begin_successor() comes first"
@@ -487,8 +414,8 @@ class Store:
     def _adopt(self, environment: Environment) -> None:
         """This environment is the replica: durably first, then here, between two reads."""
         self._folder.adopt(environment)
-        self.successor = self._compaction = None
         self._bind(environment, self.catalogue)
+        self.successor = self._compaction = None
 
     # Compaction (compaction.py).
 
@@ -508,8 +435,12 @@ class Store:
             return
         try:
             compaction.copy(environment)
-        except BaseException:
-            self._compaction = None
+        except (OSError, StorageError) as error:
+            if self._compaction is not compaction:  # ended meanwhile
+                return
+            self._abandon_compaction()
+            if isinstance(error, OSError):
+                raise translated(error, self._folder.path) from error
             raise
         self._step("compaction: copied")
 
@@ -525,14 +456,16 @@ class Store:
         compaction = self._compaction
         if compaction is None:
             return None
-        environment = compaction.opened or self._folder.open_unnamed(compaction.place)
-        compaction.opened = environment
         try:
+            environment = compaction.opened or self._folder.open_unnamed(compaction.place)
+            compaction.opened = environment
             same = compaction.catch_up(
                 self.environment, environment, bytes_max, tracks_expiries=self._tracks_expiries
             )
-        except BeyondHorizon:
-            self._compaction = None
+        except StorageFull:
+            raise
+        except (StorageError, ProtocolError):
+            self._abandon_compaction()
             raise
         self._step("compaction: caught up")
         if not same:
@@ -544,125 +477,13 @@ class Store:
         self._adopt(environment)
         return Compacted(before, environment.stats()["map_bytes"])
 
+    def _abandon_compaction(self) -> None:
+        self._compaction = None
+        self._folder.empty_place()
+
     @property
     def is_compacting(self) -> bool:
         return self._compaction is not None
-
-    # Reads.
-
-    def get(self, namespace: bytes, key: bytes) -> StoredRecord | None:
-        """Return the record as it is now, expired or not; None also when the namespace doesn't exist.
-
-        Read as bytes, not as a view: below 64 KiB that is the faster of the two.
-
-        Raises:
-            StorageDamaged: it isn't what was written.
-        """
-        view = self._view
-        tally = view.tallies.get(namespace)
-        if tally is None:
-            return None
-        try:
-            if len(key) <= SLICE_BYTES:
-                # The transaction ends with the expression: nothing else holds it. `with` costs a sixth of a read.
-                stored = view.begin(view.records).get(tally.prefix + key)
-            else:
-                with view.begin(view.records) as txn:
-                    place = find_place(txn, tally.prefix, key)
-                    stored = None if place is None else txn.get(place)
-        except lmdb.Error as error:
-            raise translated(error, view.environment.path) from error
-        return None if stored is None else read_record(key, stored)
-
-    def list_keys(
-        self, namespace: bytes, prefix: bytes, after: bytes | None, limit: int, now_s: int
-    ) -> tuple[list[ListedKey], bool]:
-        """Return up to `limit` unexpired keys that start with `prefix`, in byte order, and whether more follow.
-
-        `after` is the last key of the listing that this one continues. A listing longer than LISTED_AT_ONCE
-        records (listing.py) is read in several transactions, so it is not of one position.
-
-        Raises:
-            StorageDamaged: a record isn't what was written.
-        """
-        listed: list[ListedKey] = []
-        start: bytes | None = prefix if after is None or after < prefix else after + b"\0"
-        while start is not None and len(listed) <= limit:
-            view = self._view
-            tally = view.tallies.get(namespace)
-            if tally is None:
-                break
-            with view.environment.view() as txn, txn.cursor() as cursor:
-                some = list_some(cursor, tally.prefix, prefix, start, limit + 1 - len(listed), now_s)
-            listed += some.keys
-            start = some.next
-        return listed[:limit], len(listed) > limit
-
-    def frames_after(self, seq: int, bytes_max: int) -> list[Frame]:
-        """Return the frames from `seq` + 1 on, oldest first: at least one, then as many as fit `bytes_max`.
-
-        [] at the head.
-
-        Raises:
-            BeyondHorizon: the journal starts later, or no frame of this history ends at `seq`.
-        """
-        view = self._view
-        if seq >= view.state.position.seq:
-            return []
-        with view.environment.view() as txn:
-            return journal.frames_after(txn, view.environment.database("journal"), seq, bytes_max)
-
-    def holds(self, position: Position) -> bool:
-        """Whether `position` is a frame's end of this store's own history, as far as the journal can prove."""
-        view = self._view
-        state = view.state
-        if position in (state.position, state.horizon):
-            return True
-        if not state.horizon.seq < position.seq < state.position.seq:
-            return False
-        with view.environment.view() as txn:
-            return journal.ends_at(txn, view.environment.database("journal"), position)
-
-    def end_before(self, seq: int) -> Position | None:
-        """Return this history's last frame end at or below `seq`; None where the journal begins later."""
-        view = self._view
-        if seq >= view.state.position.seq:
-            return view.state.position
-        if seq < view.state.horizon.seq:
-            return None
-        with view.environment.view() as txn:
-            return journal.last_end(txn, view.environment.database("journal"), seq) or view.state.horizon
-
-    def namespace_digest(self, namespace: bytes) -> int:
-        """Return the sum of the hashes of this namespace's records, mod 2**128; 0 if it doesn't exist."""
-        tally = self._view.tallies.get(namespace)
-        return 0 if tally is None else tally.digest
-
-    def request_outcome(self, request_id: bytes) -> Version | None:
-        """Return the version that this request's write got, for ten minutes at least; None if unknown."""
-        environment = self.environment
-        with environment.view() as txn:
-            return outcome(txn, environment.database("requests"), request_id)
-
-    def recompute(self) -> Verification:
-        """Compute every hash and digest again from the stored bytes, at one position.
-
-        Takes a microsecond or two per record: not for an event loop.
-        """
-        return verify(self.environment)
-
-    def stats(self) -> dict[str, Any]:
-        """Sizes for people and metrics; `map_bytes` is what the environment's file has taken of the disk."""
-        view = self._view
-        state, tallies = view.state, view.tallies.copy()
-        return {
-            "keys": {namespace.hex(): tally.keys for namespace, tally in tallies.items()},
-            "bytes": {namespace.hex(): tally.size_bytes for namespace, tally in tallies.items()},
-            **view.environment.stats(),
-            "journal_frames": state.journal_frames,
-            "journal_bytes": state.journal_bytes,
-            "horizon_seq": state.horizon.seq,
-        }
 
     def close(self, *, clean: bool = True) -> None:
         """Give the folder back; `clean=False` leaves it as a killed process would."""

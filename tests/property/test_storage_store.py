@@ -119,7 +119,9 @@ class StoreIsTheFoldOfItsJournal(RuleBasedStateMachine):
             pass
         assert_is_fold(self.store, self.maker)
         with self.store.environment.view() as txn:
-            assert txn.stat(self.store.environment.database("records"))["entries"] == 0, "records or layers of nobody"
+            assert txn.stat(self.store.environment.database("records"))["entries"] == 0, (
+                "records or layers of nobody"
+            )
         self.store.close()
         shutil.rmtree(self.folder)
 

@@ -84,6 +84,7 @@ class History:
                 tail = [f for f in self.maker.frames if f.first_seq > store.journal.position.seq]
                 if tail[LAST:]:
                     store.apply(tail[:1])
+        store.sync_successor()
         prove(store, self.maker.frames[:-LAST], budget=30)
 
     def compact(self, store: Store) -> None:

@@ -115,7 +115,8 @@ def assert_survives(folder: Path, durability: Durability, history: History, name
 def assert_no_leftovers(folder: Path, store: Store) -> None:
     environments = 1 + (store.bootstrap is not None)
     assert len(list(folder.glob("replica*"))) == environments, "something was left"
-    assert {path.name for path in folder.iterdir() if not path.name.startswith("replica")} <= {"lock", "mark.json"}
+    files = {path.name for path in folder.iterdir() if not path.name.startswith("replica")}
+    assert files <= {"lock", "mark.json", "clock"}
 
 
 @pytest.mark.parametrize(
