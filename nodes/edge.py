@@ -52,7 +52,7 @@ class Edge(Node):
         self._look_whether_level()
 
     def ready(self) -> bool:
-        return self.store.verified
+        return self.store.verified and not self.driver.is_emptying
 
     async def end(self) -> None:
         """An edge leaves nothing behind: what it passed on is the coordinator's."""

@@ -159,6 +159,7 @@ class Driver:
         self._deadline: asyncio.TimerHandle | None = None
         self._deadline_ms = inf
         self._armed_ms = inf
+        self._resetting: asyncio.TimerHandle | None = None
         self._erasing: asyncio.TimerHandle | None = None
         self._chunks: list[StoreChunk] = []
         self._lacking: tuple[bytes, ...] = ()
@@ -197,7 +198,7 @@ class Driver:
                 _log.warning("the last frames were not applied, they will be fetched again: %s", error)
         self._stopped = True
         self._successor.stop()
-        for handle in (self._turn, self._retry, self._deadline, self._erasing):
+        for handle in (self._turn, self._retry, self._deadline, self._resetting, self._erasing):
             if handle is not None:
                 handle.cancel()
 
@@ -205,6 +206,11 @@ class Driver:
     def full(self) -> bool:
         """Whether the disk has refused frames and not yet taken them."""
         return self._retry is not None
+
+    @property
+    def is_emptying(self) -> bool:
+        """Whether the replica is to be thrown away and isn't yet: nobody may see it any more."""
+        return self._reset_due
 
     def status(self) -> dict[str, Any]:
         """What `/status` tells about this part."""
@@ -328,6 +334,8 @@ class Driver:
             self._bulk.flush()
             if self._reset_due:
                 self._reset()
+            if self._reset_due:
+                return
             if self._chunks:
                 self._store_chunks()
             if self._frames and self._retry is None and not self._lacking:
@@ -429,11 +437,21 @@ class Driver:
         self._lacking = ()
 
     def _reset(self) -> None:
-        self._reset_due = False
         self._successor.emptied()
-        self._store.reset()
+        try:
+            self._store.reset()
+        except StorageFull as error:
+            self._report("storage_full", f"a replica that must be thrown away stays: {error}")
+            if self._resetting is None:
+                self._resetting = asyncio.get_running_loop().call_later(FULL_RETRY_MAX_S, self._try_resetting)
+            return
+        self._reset_due = False
         self._commands.emptied()
         self.feed(Applied(GENESIS))
+
+    def _try_resetting(self) -> None:
+        self._resetting = None
+        self._end_turn()
 
     def _erase(self) -> None:
         """Take a bite of what deleted namespaces left behind, and come back for the rest."""

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from kvnet.core.events import (
@@ -41,6 +42,7 @@ class PagedStore(Protocol):
     def store_page(self, page: Page) -> None: ...
     def abandon_successor(self) -> None: ...
     def replay_some(self, until: Position, digest: bytes) -> Position | None: ...
+    def sync_successor(self) -> None: ...
 
 
 class SuccessorWork:
@@ -111,20 +113,41 @@ class SuccessorWork:
 
     def begin(self, position: Position) -> None:
         self._forget()
-        self._store.begin_successor(position)
+        try:
+            self._store.begin_successor(position)
+        except StorageFull as error:
+            self._report("storage_full", f"a replica can't be made anew: {error}")
+            self._feed(BootstrapFailed(str(error)))
 
     def store_page(self, page: Page) -> None:
         self._pages.append(page)
         self._work_soon()
 
     def finish(self, until: Position, digest: bytes) -> None:
-        self._proof = until, digest
+        """Prove it, as soon as what is there is on the disk: little is then left for the moment of the swap."""
+        self._proof = proof = (until, digest)
         self._waits_for_chunks = False
-        self._work_soon()
+        syncing = asyncio.get_running_loop().run_in_executor(None, self._store.sync_successor)
+        syncing.add_done_callback(partial(self._on_synced, proof))
+
+    def _on_synced(self, proof: tuple[Position, bytes], syncing: asyncio.Future[None]) -> None:
+        error = None if syncing.cancelled() else syncing.exception()
+        if self._proof is not proof:
+            return  # given up meanwhile, and whatever went wrong with it
+        if isinstance(error, StorageFull):
+            self._report("storage_full", f"a replica in the making waits: {error}")
+            self._work_soon(FULL_RETRY_S)
+        elif error is not None:
+            self._broken(error)
+        else:
+            self._work_soon()
 
     def abandon(self) -> None:
         self._forget()
-        self._store.abandon_successor()
+        try:
+            self._store.abandon_successor()
+        except StorageFull as error:  # the next one takes its place
+            self._report("storage_full", f"a replica in the making stays on the disk: {error}")
 
     def emptied(self) -> None:
         """The store has thrown everything away."""

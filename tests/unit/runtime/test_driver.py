@@ -537,3 +537,27 @@ async def test_chunks_of_one_turn_are_stored_together_but_for_one_that_was_alter
 async def test_bulk_orders_go_to_the_bulk_lane_and_settled_offers_to_the_writer(node):
     order(node, BulkSend("nrt", PagesCredit(2)), SendChunk("gru", b"name" * 8), OfferSettled(b"id"))
     assert node.log[1:] == ["bulk nrt PagesCredit", "chunk gru 6e616d65", "settled b'id'"]
+
+
+async def test_a_replica_that_must_go_and_can_not_is_shown_to_nobody_until_there_is_room(node, monkeypatch):
+    monkeypatch.setattr(driver_module, "FULL_RETRY_MAX_S", 0.01)
+    maker, frames = frames_of_a_history(3)
+    node.take_frames(frames)
+    await until(lambda: node.disk.position == maker.position)
+    failures = [StorageFull("no room"), StorageFull("no room")]
+    reset = node.store.reset
+
+    def reset_later():
+        if failures:
+            raise failures.pop()
+        reset()
+
+    node.store.reset = reset_later
+    node.core.script[Diverged] = [Empty()]
+    node.driver.damaged(StorageDamaged("a record isn't what was written"))
+    await until(lambda: len(failures) == 1)
+    assert node.driver.is_emptying
+    assert "emptied" not in node.log
+    await until(lambda: Applied(GENESIS) in node.log)
+    assert not node.driver.is_emptying
+    assert node.disk.position == GENESIS
