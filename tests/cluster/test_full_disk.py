@@ -16,7 +16,7 @@ VALUE = os.urandom(60_000)
 def full_disk(network, name: str) -> Iterator[None]:
     """Inside, no file of this node grows beyond what its environment has now."""
     pid = network.pid(name)
-    data = network.folder.node_folder(name) / "store" / "replica" / "data.mdb"
+    [data] = (network.folder.node_folder(name) / "store").glob("replica-*/data.mdb")
     before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (data.stat().st_size, before[1]))
     try:

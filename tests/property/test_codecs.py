@@ -17,20 +17,31 @@ from hypothesis import strategies as st
 
 from kvnet.core import entries, messages, operations
 from kvnet.core.catalog import Scope
-from kvnet.core.entries import DIGEST_MODULUS, Delete, Entry, Epoch, Put
+from kvnet.core.entries import CHUNK_HASH_BYTES, DIGEST_MODULUS, Delete, Entry, Epoch, Put
 from kvnet.core.frames import HEADER_BYTES, Frame, chain_of, cut_frame, read_frame, read_span
 from kvnet.core.manifest import CHUNK_BYTES, Manifest
 from kvnet.core.messages import (
     CHECKSUM_BYTES,
     EPOCH_MAX,
+    PAGES_CREDIT_MAX,
     PATH_HOPS_MAX,
+    PLACE_BYTES_MAX,
     Advert,
     Ask,
     Beacon,
     BeaconId,
+    Chunk,
+    ChunkMissing,
+    ChunksWanted,
     Frames,
+    Holds,
     Message,
     Move,
+    Offer,
+    Page,
+    PagesCredit,
+    PagesRefused,
+    PagesWanted,
     Reason,
     Refused,
     Subscribe,
@@ -50,7 +61,7 @@ from kvnet.core.versions import Position, Version
 from kvnet.errors import Divergence, ProtocolError, StorageDamaged
 from kvnet.storage.keys import ROOT_BYTES
 from kvnet.storage.records import (
-    StoredRecord,
+    Replaced,
     is_whole,
     pack_record,
     read_hash,
@@ -61,7 +72,7 @@ from kvnet.storage.records import (
 from kvnet.storage.state import State, Tally
 from kvnet.storage.store import Store
 from tests.support.frames import FrameMaker
-from tests.support.stores import open_store
+from tests.support.stores import fields_of, open_store
 
 U32 = st.integers(0, (1 << 32) - 1)
 U64 = st.integers(0, (1 << 64) - 1)
@@ -72,6 +83,14 @@ HASHES = st.binary(min_size=16, max_size=16)
 POSITIONS = st.builds(Position, st.integers(0, EPOCH_MAX - 1), U64, HASHES)
 BEACONS = st.builds(BeaconId, st.integers(0, EPOCH_MAX - 1), U64)
 PATHS = (st.lists(NAMES, max_size=5) | st.just(["name"] * PATH_HOPS_MAX)).map(tuple)
+PLACES = (
+    st.just(b"")
+    | st.binary(min_size=16, max_size=40)
+    | st.binary(min_size=PLACE_BYTES_MAX, max_size=PLACE_BYTES_MAX)
+)
+CREDITS = st.integers(1, PAGES_CREDIT_MAX)
+CHUNK_NAMES = st.binary(min_size=CHUNK_HASH_BYTES, max_size=CHUNK_HASH_BYTES)
+NAMES_OF_CHUNKS = st.lists(CHUNK_NAMES, min_size=1, max_size=5).map(tuple)
 
 MESSAGES = st.one_of(
     st.builds(Frames, st.lists(st.binary(max_size=50), max_size=4).map(tuple)),
@@ -84,6 +103,21 @@ MESSAGES = st.one_of(
     st.builds(Unsubscribe),
     st.builds(Refused, st.sampled_from(Reason), POSITIONS, st.integers(0, EPOCH_MAX - 1)),
     st.builds(Move),
+    st.builds(Offer, HASHES, NAMES_OF_CHUNKS),
+    st.builds(Holds, HASHES),
+    st.builds(PagesWanted, PLACES, CREDITS),
+    st.builds(PagesCredit, CREDITS),
+    st.builds(
+        lambda position, digest, ends, body: Page(position, digest, *ends, body),
+        POSITIONS,
+        HASHES,
+        st.tuples(PLACES, PLACES).map(lambda ends: ends if ends[0] < ends[1] else (ends[0], b"")),
+        st.binary(max_size=50),
+    ),
+    st.builds(PagesRefused, POSITIONS),
+    st.builds(ChunksWanted, NAMES_OF_CHUNKS),
+    st.builds(Chunk, CHUNK_NAMES, st.binary(max_size=50)),
+    st.builds(ChunkMissing, CHUNK_NAMES),
 )
 ENTRIES = st.one_of(
     st.builds(Put, HASHES, st.binary(), st.binary(), st.binary(), U64, HASHES),
@@ -112,7 +146,7 @@ STRUCTURES = st.recursive(
     SCALARS,
     lambda inner: st.one_of(
         st.lists(inner, max_size=16),
-        st.tuples(st.integers(0, 9), st.lists(inner, max_size=14)).map(lambda pair: [pair[0], *pair[1]]),
+        st.tuples(st.integers(0, 16), st.lists(inner, max_size=14)).map(lambda pair: [pair[0], *pair[1]]),
         st.dictionaries(NAMES, inner, max_size=3),
     ),
     max_leaves=40,
@@ -255,12 +289,12 @@ def test_a_stored_record_reads_what_was_written(
     stored = pack_record(key, value, metadata, expires_at, *version, digest)
     assert is_whole(key, stored)
     record = read_record(key, stored)
-    assert record == StoredRecord(value, metadata, expires_at, *version, digest, large=False)
+    assert fields_of(record) == (value, metadata, expires_at, *version, digest, False)
     assert record.version == version
     assert read_listed(key, memoryview(stored)) == (expires_at, metadata)
     number = int.from_bytes(digest, "big")
     assert read_hash(stored) == number
-    assert read_replaced(key, stored) == (version.seq, number, len(metadata) + len(value), expires_at, b"")
+    assert read_replaced(key, stored) == Replaced(version.seq, number, len(metadata) + len(value), expires_at, b"")
 
 
 @given(st.binary(), st.binary(), st.binary(max_size=20), U64, st.data())
@@ -294,8 +328,8 @@ def test_a_large_record_keeps_its_manifest_and_tells_the_values_size(
     packed = Manifest(size, tuple(names)).pack()
     assert Manifest.unpack(packed) == (size, tuple(names))
     stored = pack_record(key, packed, b"{}", 5, 1, 2, bytes(16), large=True)
-    assert read_record(key, stored) == (packed, b"{}", 5, 1, 2, bytes(16), True)
-    assert read_replaced(key, stored) == (2, 0, size + 2, 5, packed)
+    assert fields_of(read_record(key, stored)) == (packed, b"{}", 5, 1, 2, bytes(16), True)
+    assert read_replaced(key, stored) == Replaced(2, 0, size + 2, 5, packed)
     with pytest.raises(ProtocolError, match="manifest"):
         Manifest.unpack(packed + bytes(32))
 

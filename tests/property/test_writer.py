@@ -239,7 +239,8 @@ class WriterLeadsAStore(RuleBasedStateMachine):
             listed, _ = self.store.list_keys(namespace, b"", None, 100, now_s=0)
             assert {key.key for key in listed} == set(held)
             for key, expected in held.items():
-                assert self.store.get(namespace, key)[:4] == expected
+                found = self.store.get(namespace, key)
+                assert (found.value, found.metadata, found.expires_at, found.version) == expected
         for request_id, version in requests.items():
             assert self.store.request_outcome(request_id) == version
 

@@ -41,6 +41,8 @@ class FakeEdge:
         """Answers 503 to everything."""
         self.drops_after_applying = 0
         """Writes that are applied, and then lose their connection instead of being answered."""
+        self.too_early = 0
+        """Writes that are answered with 429, to come back at once."""
         self.requests: list[tuple[str, str]] = []
         """Method and raw path with query of each request but health checks."""
         self.headers_seen: list[dict[str, str]] = []
@@ -76,6 +78,9 @@ class FakeEdge:
         seq = self.store.outcomes.get(request.headers.get("KV-Request-Id", ""))
         if seq is not None:
             return self._success(None, seq)
+        if self.too_early and request.method == "PUT":
+            self.too_early -= 1
+            return self._error(429, 10033, "Too many requests", {"Retry-After": "0"})
         response = await self._route(request, path)
         if request.method != "GET":
             self.store.outcomes[request.headers["KV-Request-Id"]] = self.store.seq
@@ -164,8 +169,8 @@ class FakeEdge:
         return web.json_response(envelope, headers=self._headers(seq))
 
     @staticmethod
-    def _error(status: int, code: int, message: str) -> web.Response:
+    def _error(status: int, code: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
         error = {"code": code, "message": message}
         return web.json_response(
-            {"success": False, "errors": [error], "messages": [], "result": None}, status=status
+            {"success": False, "errors": [error], "messages": [], "result": None}, status=status, headers=headers
         )

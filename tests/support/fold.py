@@ -13,6 +13,7 @@ from kvnet.core.versions import GENESIS, Position, Version
 from kvnet.core.writer import Writer
 from kvnet.limits import Limits
 from kvnet.storage.store import Store
+from tests.support.stores import fields_of
 
 Place = tuple[bytes, bytes]
 """Namespace and key."""
@@ -174,4 +175,4 @@ def assert_store_is(store: Store, fold: Fold) -> None:
         listed, more = store.list_keys(namespace, b"", None, len(keys) + 1, now_s=0)
         assert ([each.key for each in listed], more) == (keys, False)
     for place, held in fold.records.items():
-        assert store.get(*place) == held
+        assert fields_of(store.get(*place)) == held

@@ -24,6 +24,7 @@ from kvnet.core.events import (
 )
 from kvnet.core.frames import Frame
 from kvnet.core.messages import BulkMessage, Page, PagesWanted
+from kvnet.core.versions import Position
 from kvnet.errors import Divergence, PageDamaged
 from kvnet.simulator.disk import SimulatedDisk
 from tests.support.conversation import Conversation
@@ -61,6 +62,8 @@ class PagedConversation(Conversation):
         state.tip = state.applied = state.journal.position
         self.stores = True
         """Whether the disk has a page at once."""
+        self.proves = True
+        """Whether a proof ends at once."""
         self.unstored: list[Page] = []
         self._bulk: list[tuple[str, BulkMessage]] = []
         self._read: list[tuple[str, bytes]] = []
@@ -88,7 +91,8 @@ class PagedConversation(Conversation):
                     if self.stores:
                         self.store()
                 case FinishBootstrap(until, digest):
-                    self._finish(until, digest)
+                    if self.proves:
+                        self.finish(until, digest)
                 case BulkSend(peer, message):
                     self._bulk.append((peer, message))
                 case SendPage(peer, after):
@@ -106,7 +110,8 @@ class PagedConversation(Conversation):
         else:
             self.hear(PageStored(page.until))
 
-    def _finish(self, until: Any, digest: bytes) -> None:
+    def finish(self, until: Position, digest: bytes) -> None:
+        """The disk proves its successor and puts it in place."""
         try:
             position = self.disk.finish(until, digest)
         except Divergence as error:

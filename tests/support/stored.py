@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kvnet.core.events import Applied, Diverged, Event, Started
+from kvnet.core.events import Applied, BootstrapProgress, Diverged, Event, Started
 from kvnet.core.frames import Frame
 from kvnet.core.replica import Replica
 from kvnet.core.versions import GENESIS, Position
@@ -45,6 +45,21 @@ class StoreJournal:
 
     def end_before(self, seq: int) -> Position | None:
         return self.store.end_before(seq)
+
+    @property
+    def served(self) -> Position:
+        return self.store.position
+
+    @property
+    def verified(self) -> bool:
+        return self.store.verified
+
+    @property
+    def bootstrap(self) -> BootstrapProgress | None:
+        return self.store.bootstrap
+
+    def lacking_chunks(self, hashes: Sequence[bytes]) -> list[bytes]:
+        return self.store.lacking_chunks(hashes)
 
     def clear(self) -> None:
         self.emptying = True

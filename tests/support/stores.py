@@ -10,7 +10,7 @@ from kvnet.core.frames import Frame
 from kvnet.core.messages import Page
 from kvnet.core.versions import GENESIS, Position
 from kvnet.storage.pages import PAGE_BYTES
-from kvnet.storage.store import Durability, Store
+from kvnet.storage.store import Durability, Store, StoredRecord
 from tests.support.frames import FrameMaker
 
 CLUSTER_ID = b"c" * 16
@@ -89,7 +89,16 @@ def assert_is_fold(store: Store, maker: FrameMaker) -> None:
         assert not more
         for key, (put, version) in records.items():
             stored = store.get(namespace, key)
-            assert stored == (put.value, put.metadata, put.expires_at, *version, put.hash, False)
+            assert fields_of(stored) == (put.value, put.metadata, put.expires_at, *version, put.hash, False)
+
+
+def fields_of(record: StoredRecord | None) -> tuple[Any, ...] | None:
+    """(value, metadata, expires_at, epoch, seq, hash, large) of a record."""
+    if record is None:
+        return None
+    told = (record.value, record.metadata, record.expires_at, record.epoch, record.seq, record.hash, record.large)
+    assert record.version == told[3:5]
+    return told
 
 
 def keys_of(store: Store) -> Mapping[bytes, int]:
