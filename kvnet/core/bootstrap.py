@@ -34,6 +34,8 @@ SILENCE_MS: Final = 2000.0
 """A donor that sends no page for this long, while we have stored all it sent, is left."""
 STORING_MS: Final = 60_000.0
 """The same while our own disk is what we wait for."""
+UNPROVEN_MAX: Final = 256
+"""Positions of pages that our tail hasn't reached yet; those beyond are left to the proof."""
 AGAIN_MS: Final = 1000.0
 """How long it takes to ask a donor once more that could not give."""
 
@@ -51,6 +53,8 @@ class Bootstrap:
         """Bootstraps that ended well since this start."""
         self._refusers: dict[str, None] = {}
         """Whose journals begin after our end."""
+        self._refused_at = NEVER
+        """When the first of them said so."""
         self._active = False
         self._begun = False
         """There is a successor."""
@@ -58,6 +62,10 @@ class Bootstrap:
         self._donor = ""
         self._left: dict[str, float] = {}
         """Donors that gave nothing (any more), and since when."""
+        self._givers: dict[str, None] = {}
+        """Whose pages the successor has, as far as this process knows."""
+        self._unproven: dict[Position, str] = {}
+        """Positions of pages that aren't known to be on our history yet, and whose they are."""
         self._heard_at = NEVER
         self._start = GENESIS
         self._taken = b""
@@ -78,6 +86,24 @@ class Bootstrap:
     def is_active(self) -> bool:
         return self._active
 
+    @property
+    def start_seq(self) -> int:
+        """Where the successor's journal begins, or 0: what was applied before it was to the old replica."""
+        return self._start.seq
+
+    @property
+    def lacks_frames(self) -> bool:
+        """Whether some page is as of a frame that isn't here yet."""
+        return self._begun and self.state.applied.seq < self._highest.seq
+
+    @property
+    def left_count(self) -> int:
+        return len(self._left)
+
+    @property
+    def unproven_count(self) -> int:
+        return len(self._unproven)
+
     def resume(self) -> None:
         """Go on with what a process before this one has begun."""
         progress = self.state.journal.bootstrap
@@ -94,8 +120,10 @@ class Bootstrap:
     def on_horizon(self, peer: str) -> None:
         """A peer's journal begins after our end: it can't serve us."""
         state = self.state
-        if peer not in state.neighbours or state.parents:
-            return
+        if peer not in state.neighbours or state.parents or self._finishing:
+            return  # a replica that is being proven is worth having, even if the next one must follow
+        if not self._refusers:
+            self._refused_at = state.now
         self._refusers[peer] = None
         if self._active and not self._begun:
             return
@@ -107,6 +135,9 @@ class Bootstrap:
     def on_progress(self) -> None:
         """Frames came: whoever serves us has what we lack."""
         self._refusers.clear()
+        if self._active and not self._begun:
+            self.state.report("bootstrap", "frames came after all: no pages are needed")
+            self._reset()
         if not self._active:
             self.state.cancel_timer("bootstrap")
 
@@ -127,10 +158,10 @@ class Bootstrap:
         self._reset()
         self.state.cancel_timer("bootstrap")
 
-    def fail(self, why: str) -> None:
-        """What the pages brought isn't the network's: begin again, with others."""
-        if self._donor:
-            self._leave_donor()
+    def fail(self, why: str, culprit: str = "") -> None:
+        """What the pages brought isn't the network's: begin again, with others before any that gave some."""
+        for name in [culprit] if culprit else [*self._givers]:
+            self._leave(name)
         self._abandon(why)
         self._active = self.state.awaits_page = True
         self._set_timer(AGAIN_MS)
@@ -160,6 +191,8 @@ class Bootstrap:
         self._taken = self._stored = self._digest = b""
         self._storing = self._owed = 0
         self._whole_taken = self._whole = False
+        self._givers.clear()
+        self._unproven.clear()
 
     # -- donors ----------------------------------------------------------------------------------------------
 
@@ -177,6 +210,8 @@ class Bootstrap:
             (n for n in state.neighbours.values() if self._may_give(n)),
             key=lambda n: (n.name == state.config.root, self._left.get(n.name, NEVER), n.cost_ms(), n.name),
         )
+        # Where each donor has failed once, somebody may still have all frames: then we look for both.
+        state.awaits_page = not self._begun and bool(able) and able[0].name not in self._left
         if not able:
             self._set_timer(AGAIN_MS)
             return
@@ -204,8 +239,11 @@ class Bootstrap:
         return AGAIN_MS * min(8, max(1, len(self._left)))
 
     def _leave_donor(self) -> None:
-        self._left[self._donor] = self.state.now
+        self._leave(self._donor)
         self._donor = ""
+
+    def _leave(self, name: str) -> None:
+        self._left[name] = self.state.now
         if len(self._left) > len(self.state.neighbours) + CREDIT:
             del self._left[next(iter(self._left))]
 
@@ -226,7 +264,8 @@ class Bootstrap:
             return
         least = self._start if self._begun else state.journal.served
         too_many = self._storing >= CREDIT + CREDIT_STEP
-        if page.position[:2] < least[:2] or not page.position.seq or too_many:
+        if page.position[:2] < least[:2] or not page.position.seq or too_many or self._is_elsewhere(page.position):
+            state.report("bootstrap", f"{peer} gives a page as of {page.position}, which can't be used")
             self._leave_donor()
             self._ask_next()
             return
@@ -235,12 +274,32 @@ class Bootstrap:
         self._heard_at = state.now
         if not self._begun:
             self._begin_at(page.position)
+        self._note_giver(peer, page)
         if page.position.seq > self._highest.seq or not self._digest:
             self._highest, self._digest = page.position, page.digest
         self._taken = page.until or self._taken
         self._whole_taken = not page.until
         self._storing += 1
         state.out.append(StorePage(page))
+
+    def _is_elsewhere(self, position: Position) -> bool:
+        """Whether a page's position is known not to be on the history that we follow."""
+        if not self._begun or position == self._start:
+            return False
+        is_past = position.seq <= self.state.applied.seq
+        return position.seq <= self._start.seq or (is_past and not self.state.journal.holds(position))
+
+    def _note_giver(self, peer: str, page: Page) -> None:
+        """Remember whose page it is, and its position until our tail has reached it."""
+        state = self.state
+        if peer not in self._givers:
+            self._givers[peer] = None
+            state.report("bootstrap", f"{peer} gives pages behind {page.after.hex() or 'the beginning'}")
+        neighbour = state.neighbours.get(peer)
+        if neighbour is not None and neighbour.ladder_used_at is not None:
+            neighbour.ladder_used_at = state.now
+        if page.position.seq > state.applied.seq and len(self._unproven) < UNPROVEN_MAX:
+            self._unproven.setdefault(page.position, peer)
 
     def _begin_at(self, position: Position) -> None:
         """The successor begins: its journal, and so what we follow, is at the first page's position."""
@@ -258,8 +317,9 @@ class Bootstrap:
         """Subscribe at the donor, which stands just where we begin; whoever is nearer takes its place later."""
         state = self.state
         donor = state.neighbours.get(self._donor)
-        if donor is None and state.is_root:  # nobody else looks for a parent there
-            donor = next((n for n in state.neighbours.values() if self._may_give(n)), None)
+        if state.is_root and (donor is None or self.lacks_frames):  # nobody else looks for a parent there
+            able = [(n.advert.position[:2], n.name) for n in state.neighbours.values() if n.advert is not None]
+            donor = state.neighbours[max(able)[1]] if able else donor
         if donor is not None and not state.parents and self.tree.may_serve(donor):
             self.tree.add_parent(donor.name, late=True)
 
@@ -295,14 +355,20 @@ class Bootstrap:
     # -- the end ---------------------------------------------------------------------------------------------
 
     def on_applied(self) -> None:
-        """The tail has grown."""
-        if self._begun:
-            self._finish_if_whole()
+        """The tail has grown: what pages are as of must be on it."""
+        state = self.state
+        for position, giver in list(self._unproven.items()):
+            if position.seq <= state.applied.seq:
+                del self._unproven[position]
+                if not state.journal.holds(position):
+                    self.fail(f"a page of {giver} is as of {position}, which isn't on our history", giver)
+                    return
+        self._finish_if_whole()
 
     def _finish_if_whole(self) -> None:
         """Order the proof when all pages are there, and the tail up to the highest position of any."""
         state = self.state
-        if not self._whole or self._finishing or state.applied.seq < self._highest.seq:
+        if not self._whole or self._finishing or self.lacks_frames:
             return
         if not state.journal.holds(self._highest):
             self.fail(f"a page was as of {self._highest}, which isn't on our history")
@@ -317,11 +383,11 @@ class Bootstrap:
     def on_timer(self) -> None:
         """Begin when one peer's word must do; leave a donor that is silent; look for one."""
         state = self.state
-        if not self._active:
-            if self._refusers and not state.parents:
-                self.begin()
+        if self._refusers and not state.parents and (not self._active or self._is_refused_for_long()):
+            self.begin()
             return
-        if self._finishing:
+        self._finish_if_whole()  # after a restart all may be there, and nothing else to come
+        if self._finishing or not self._active:
             return
         if self._begun and not state.parents:
             self._follow_donor()
@@ -333,6 +399,9 @@ class Bootstrap:
             self._set_timer(SILENCE_MS)
         else:
             self._ask_next()
+
+    def _is_refused_for_long(self) -> bool:
+        return self._begun and not self._finishing and self.state.now - self._refused_at >= ALONE_MS
 
     def _set_timer(self, ms: float) -> None:
         self.state.set_timer("bootstrap", self.state.now + self.state.jittered(ms))
@@ -359,3 +428,5 @@ class Bootstrap:
         assert not self._finishing or self._whole, "a proof before the last page"
         assert 0 <= self._storing <= CREDIT + CREDIT_STEP, "more pages than credit"
         assert self._highest.seq >= self._start.seq, "a page older than the first"
+        assert self.state.applied.seq >= self._start.seq, "the tail ends before the successor begins"
+        assert len(self._unproven) <= UNPROVEN_MAX, "positions without bound"

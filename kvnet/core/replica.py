@@ -131,7 +131,7 @@ class Replica:
 
     def _on_applied(self, position: Position) -> None:
         state = self.state
-        if position.seq <= state.tip.seq:
+        if self.bootstrap.start_seq <= position.seq <= state.tip.seq:
             state.applied = position
         if not position.seq:
             self.offers.start_over()
@@ -348,6 +348,8 @@ class Replica:
             position = message.position
             self.stream.dispute(peer, max(position.epoch, message.epoch), position.seq, position.chain)
         if state.is_root:
+            if was_parent and message.reason is Reason.HORIZON and self.bootstrap.is_active:
+                self.bootstrap.on_horizon(peer)
             self.root.on_refused(peer, message.reason, message.epoch)
         elif was_parent:
             self.lateness.on_parent_gone()
@@ -413,6 +415,8 @@ class Replica:
             "barred": len(self.state.barred),
             "children": len(self.state.children),
             "receivers": self.donor.receiver_count,
+            "left_donors": self.bootstrap.left_count,
+            "unproven_pages": self.bootstrap.unproven_count,
             "offers": self.offers.offer_count,
             "chunks_wanted": self.offers.wanted_count,
             "kept_chunk_asks": self.offers.kept_ask_count,

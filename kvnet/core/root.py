@@ -152,6 +152,8 @@ class Root:
             else:
                 self._decide()
         elif self.phase is Phase.CATCHING_UP and self.bootstrap.is_active:
+            if self.bootstrap.lacks_frames:
+                self._leave_silent()
             self._catch_up()
         elif self.phase is Phase.CATCHING_UP:
             for name in list(self.state.parents):  # silent for too long, and still ahead
@@ -228,6 +230,13 @@ class Root:
                 f"the network is ahead by {behind} and no member can give that back; "
                 "start with --accept-loss to go on without it"
             )
+
+    def _leave_silent(self) -> None:
+        """Leave who gives none of the frames that we lack: others may."""
+        state = self.state
+        for parent in list(state.parents.values()):
+            if state.now - max(parent.since, parent.heard_at) >= CATCH_UP_PATIENCE_MS:
+                self.tree.leave(parent.name)
 
     def _catch_up(self) -> None:
         self.phase = Phase.CATCHING_UP

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kvnet.core.bootstrap import AGAIN_MS, ALONE_MS, CREDIT, CREDIT_STEP, SILENCE_MS
 from kvnet.core.donor import SILENCE_MS as RECEIVER_SILENCE_MS
-from kvnet.core.events import BulkLost, PageSent
+from kvnet.core.events import Applied, BulkLost, FinishBootstrap, PageSent
 from kvnet.core.frames import Frame
 from kvnet.core.messages import PagesCredit, PagesRefused, PagesWanted, Reason, Subscribe
 from kvnet.core.versions import GENESIS
@@ -250,21 +250,45 @@ def test_a_history_that_overrules_ours_meanwhile_begins_everything_anew() -> Non
     assert not node.disk.verified
 
 
-def test_pages_of_another_history_are_never_served_and_the_node_begins_anew() -> None:
-    """Their donor stood where our own history has another frame."""
+def two_histories() -> tuple[FrameMaker, FrameMaker]:
+    """They differ in their last frame."""
     maker, namespace = a_story()
     other, _ = a_story()
     for each, value in ((maker, b"ours"), (other, b"theirs")):
         each.put(namespace, b"key", value)
         each.cut()
+    return maker, other
+
+
+def test_a_page_that_is_known_to_be_of_another_history_is_not_stored() -> None:
+    maker, other = two_histories()
+    donor = disk_of(maker.frames[:-1])
+    node = blank("a", "b", head=maker.frames[-2])
+    node.wanted()
+    give(node, "a", donor, count=2)
+    node.receive("a", frames_of(maker.frames[-1]))
+    node.hear(BulkLost("a"))
+    after = pages_of(donor)[1].until
+    assert node.wanted() == [("b", after)]
+    give(node, "b", disk_of(other.frames), after, count=1)
+    assert node.replica.bootstrap_status()["pages"] == 2
+    node.wait(3 * AGAIN_MS)
+    assert node.wanted()[0] == ("a", after), "what came before is of use"
+    give(node, "a", disk_of(maker.frames), after)
+    assert node.disk.position == maker.position
+
+
+def test_pages_that_turn_out_to_be_of_another_history_make_the_node_begin_anew() -> None:
+    """Their donor stood where our own history has another frame; that frame came later."""
+    maker, other = two_histories()
     node = blank("a", "b", head=maker.frames[-2])
     node.wanted()
     give(node, "a", disk_of(maker.frames[:-1]), count=2)
-    node.receive("a", frames_of(maker.frames[-1]))
     after = pages_of(disk_of(maker.frames[:-1]))[1].until
-    give(node, "a", disk_of(other.frames), after)
+    give(node, "a", disk_of(other.frames), after, count=1)
+    node.receive("a", frames_of(maker.frames[-1]))
     assert not node.disk.verified
-    assert node.disk.successor is None
+    assert node.disk.successor is None, "without waiting for the last page"
     node.wait(3 * AGAIN_MS)
     [(peer, after)] = node.wanted()[-1:]
     assert after == b""
@@ -297,6 +321,110 @@ def test_a_tail_that_nobody_can_continue_any_more_begins_everything_anew() -> No
     give(node, peer, disk_of(maker.frames))
     assert node.disk.position == maker.position
     assert maker.position.seq > start.seq
+
+
+def test_one_peers_word_is_enough_also_for_a_tail_that_nobody_can_continue() -> None:
+    maker, namespace = a_story()
+    node = blank("a", "b", head=maker.frames[-1])
+    node.wanted()
+    give(node, "a", disk_of(maker.frames), count=2)
+    for peer in "ab":
+        node.lose(peer)
+        node.hear(BulkLost(peer))
+    continue_history(maker, 60, namespace, size=10, mark=b"more")
+    node.bulk()
+    node.link("c")
+    wanted: list[tuple[str, bytes]] = []
+    for _ in range(20):
+        node.receive("c", advert_of(maker.position))
+        for peer in node.told(Subscribe):
+            node.receive(peer, refused(Reason.HORIZON, maker.position))
+        node.wait(0.5 * ALONE_MS)
+        wanted = [(peer, after) for peer, after in node.wanted() if not after]
+        if wanted:
+            break
+    assert wanted == [("c", b"")]
+    give(node, "c", disk_of(maker.frames))
+    assert node.disk.position == maker.position
+
+
+def test_who_gave_pages_that_could_not_be_proven_is_asked_last() -> None:
+    """It was the nearest, so it was asked again and again, and each time all was in vain."""
+    maker, namespace = a_story()
+    lacking = disk_of(maker.frames)
+    del lacking.records[namespace][b"key-7"]
+    node = blank("a", "b", head=maker.frames[-1])
+    assert node.wanted() == [("a", b"")]
+    give(node, "a", lacking)
+    assert node.reports["diverged"]
+    assert not node.disk.verified
+    node.wait(2 * AGAIN_MS)
+    assert node.wanted() == [("b", b"")]
+    give(node, "b", disk_of(maker.frames))
+    assert node.disk.verified
+
+
+def test_a_node_that_is_started_again_with_all_pages_needs_no_new_frame_to_end() -> None:
+    """Before, nothing but a frame made it look; in a network without writes it waited for ever."""
+    maker, _ = a_story()
+    pages = pages_of(disk_of(maker.frames))
+    node = blank("a", "b", head=maker.frames[-1])
+    node.wanted()
+    node.receive_bulk("a", *pages[:-1])
+    node.disk.successor.store_page(pages[-1])
+    again = PagedConversation(disk=node.disk)
+    again.wait(AGAIN_MS)
+    assert again.disk.verified
+    assert again.disk.position == maker.position
+
+
+def test_a_commit_of_the_old_replica_says_nothing_of_the_successor() -> None:
+    """It was under way when the successor began; the tail seemed to end before its beginning, for ever."""
+    maker, _ = a_story()
+    pages = pages_of(disk_of(maker.frames))
+    old = maker.frames[4].position
+    node = blank("a", "b", head=maker.frames[-1], disk=disk_of(maker.frames[:5]))
+    node.wanted()
+    node.receive_bulk("a", pages[0])
+    node.hear(Applied(old))
+    node.receive_bulk("a", *pages[1:])
+    assert node.disk.position == maker.position
+
+
+def test_a_replica_that_is_being_proven_is_not_given_up_for_a_later_horizon() -> None:
+    maker, _ = a_story()
+    node = blank("a", "b", head=maker.frames[-1])
+    node.wanted()
+    node.proves = False
+    give(node, "a", disk_of(maker.frames))
+    [proof] = [effect for effect in node.effects if isinstance(effect, FinishBootstrap)]
+    for _ in range(4):
+        for peer in "ab":
+            node.receive(peer, advert_of(maker.position))
+        for peer in [*node.told(Subscribe), *node.parents]:
+            node.receive(peer, refused(Reason.HORIZON, maker.position))
+        node.wait(2 * ALONE_MS)
+    assert node.disk.successor is not None
+    node.finish(proof.until, proof.digest)
+    assert node.disk.position == maker.position
+
+
+def test_frames_that_come_after_all_make_pages_needless() -> None:
+    """Where no donor gives any, the search for one goes on beside the search for frames."""
+    maker, _ = a_story()
+    node = blank("a", "b", head=maker.frames[-1])
+    for peer in "ab":
+        node.receive_bulk(peer, PagesRefused(maker.position))
+    assert node.replica.bootstrap_status() is not None
+    node.link("c")
+    node.receive("c", advert_of(maker.position))
+    assert "c" in node.told(Subscribe)
+    node.receive("c", frames_of(*maker.frames))
+    assert node.disk.position == maker.position
+    assert node.replica.bootstrap_status() is None
+    node.bulk()
+    node.wait(5 * AGAIN_MS)
+    assert not node.wanted()
 
 
 # -- the giving side ------------------------------------------------------------------------------------------
@@ -393,3 +521,34 @@ def test_a_coordinator_older_than_its_networks_journals_says_how_to_go_on() -> N
     node.receive("a", refused(Reason.HORIZON, maker.position))
     assert "--recover" in node.refused()
     assert not node.wanted()
+
+
+def test_a_coordinator_whose_tail_nobody_can_continue_begins_anew() -> None:
+    maker, namespace = a_story()
+    donor = disk_of(maker.frames)
+    node = PagedConversation(ROOT, fresh=False, recover=True)
+    node.link("a", "b")
+    for peer in "ab":
+        node.receive(peer, advert_of(maker.position))
+    node.wait(600)
+    [asked] = node.told(Subscribe)
+    node.receive(asked, refused(Reason.HORIZON, maker.position))
+    [(peer, _)] = node.wanted()
+    give(node, peer, donor, count=2)
+    for peer in "ab":
+        node.lose(peer)
+        node.hear(BulkLost(peer))
+    continue_history(maker, 60, namespace, size=10, mark=b"more")
+    node.bulk()
+    node.said()
+    node.link("c", "d")
+    for _ in range(8):
+        for peer in "cd":
+            node.receive(peer, advert_of(maker.position))
+        for peer in node.told(Subscribe):
+            node.receive(peer, refused(Reason.HORIZON, maker.position))
+        node.wait(1.5 * ALONE_MS)
+    peer, after = node.wanted()[-1]
+    assert after == b""
+    give(node, peer, disk_of(maker.frames))
+    assert node.opened() == 2

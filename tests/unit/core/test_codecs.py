@@ -11,7 +11,15 @@ import pytest
 from kvnet.core import messages
 from kvnet.core.entries import Delete
 from kvnet.core.frames import FRAME_BYTES_MAX, HEADER_BYTES, cut_frame, read_span
-from kvnet.core.messages import CHECKSUM_BYTES, PATH_HOPS_MAX, Message
+from kvnet.core.messages import (
+    CHECKSUM_BYTES,
+    CHUNKS_OFFERED_MAX,
+    CHUNKS_WANTED_MAX,
+    PAGES_CREDIT_MAX,
+    PATH_HOPS_MAX,
+    PLACE_BYTES_MAX,
+    Message,
+)
 from kvnet.errors import ProtocolError
 
 
@@ -48,6 +56,29 @@ def test_a_time_that_could_not_be_passed_on_is_the_peers_fault(at: int, tenths: 
         [[1, 1, 1, 1, 1, 1, 1, 1, ["x"] * (PATH_HOPS_MAX + 1)]],
         [[1, 1, 1, 1, 1, 1, 1, 1, [b"x"]]],
         [[1, 1, 1, -1, 1, 1, 1, 1, []]],
+        [[8, bytes(15), bytes(32)]],
+        [[8, bytes(16)]],
+        [[8, bytes(16), bytes(31)]],
+        [[8, bytes(16), *[bytes(32)] * (CHUNKS_OFFERED_MAX + 1)]],
+        [[9, bytes(17)]],
+        [[10, b"", 0]],
+        [[10, b"", PAGES_CREDIT_MAX + 1]],
+        [[10, bytes(15), 1]],
+        [[10, bytes(PLACE_BYTES_MAX + 1), 1]],
+        [[11, -1]],
+        [[11, PAGES_CREDIT_MAX + 1]],
+        [[12, 1, 1, bytes(16), bytes(15), b"", b"", b"body"]],
+        [[12, 1, 1, bytes(16), bytes(16), b"b" * 16, b"a" * 16, b"body"]],
+        [[12, 1, 1, bytes(16), bytes(16), b"a" * 16, b"a" * 16, b"body"]],
+        [[12, 1, 1, bytes(16), bytes(16), b"", b"short", b"body"]],
+        [[12, 1, -1, bytes(16), bytes(16), b"", b"", b"body"]],
+        [[13, 1, 1, bytes(15)]],
+        [[14]],
+        [[14, "text"]],
+        [[14, *[bytes(32)] * (CHUNKS_WANTED_MAX + 1)]],
+        [[15, bytes(31), b""]],
+        [[15, bytes(32), "text"]],
+        [[16, b""]],
     ],
 )
 def test_these_are_no_messages(body: Any) -> None:
