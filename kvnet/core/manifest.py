@@ -2,14 +2,14 @@
 
     size u64 | hash 32 of each chunk, in order
 
-All chunks but the last have CHUNK_BYTES. A chunk is named by what it holds (blake2b), so equal chunks are one, a
+All chunks but the last have CHUNK_BYTES. A chunk is named by what it holds (SHA-256), so equal chunks are one, a
 chunk can be taken from anybody, and whoever has all that a manifest names has the value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 from kvnet.core.entries import CHUNK_HASH_BYTES
@@ -46,7 +46,7 @@ class Manifest(NamedTuple):
 
 
 def hash_chunk(data: bytes | memoryview) -> bytes:
-    return blake2b(data, digest_size=CHUNK_HASH_BYTES).digest()
+    return sha256(data).digest()
 
 
 def split(value: bytes | memoryview) -> Iterator[memoryview]:
