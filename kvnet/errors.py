@@ -7,6 +7,7 @@
     │   ├── StorageFull      no room for this write; reads go on
     │   ├── ForeignEnvironment  another cluster's, another node's or a newer format's data
     │   ├── BeyondHorizon    the journal no longer holds what was asked for
+    │   ├── Fenced           the journal has gone on without whoever appends to it
     │   ├── Divergence       same position, different digest: stop serving
     │   ├── StorageDamaged   stored bytes that aren't what was written: stop serving
     │   ├── PageDamaged      a page or snapshot that was cut or altered: nothing of it is taken
@@ -45,6 +46,10 @@ class ForeignEnvironment(StorageError):
 
 class BeyondHorizon(StorageError):
     """The journal starts later than what was asked for."""
+
+
+class Fenced(StorageError):
+    """These frames are of an epoch that is over, or don't continue the journal; nothing was appended."""
 
 
 class Divergence(StorageError):

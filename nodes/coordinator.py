@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kvnet.api.backend import WriteResult
 from kvnet.core.catalog import CatalogItem, Cluster, Member, Scope, Token, hash_token
 from kvnet.core.frames import Frame
 from kvnet.core.operations import Operation, PutLargeValue
-from kvnet.core.versions import Position, Version
+from kvnet.core.versions import Version
 from kvnet.core.writer import Writer
 from kvnet.errors import RequestError
 from kvnet.runtime.forwarding import PATH as WRITE_PATH
 from kvnet.runtime.forwarding import WriteDesk
 from kvnet.runtime.group_commit import NOT_OPEN, GroupCommit
 from kvnet.runtime.large_values import LargeValues
+from kvnet.transport.shaping import monotonic_ms
 from nodes.cluster import RunFolder
 from nodes.context import NodeContext
 from nodes.files import replace_file
@@ -31,6 +32,7 @@ class Coordinator(Node):
     """The node that sequences every write."""
 
     role = "coordinator"
+    cure = "stop it and bring back a copy with `kvnet snapshot restore`, or start it empty with --recover"
 
     def __init__(self, context: NodeContext) -> None:
         self._mark = RunFolder(context.data).history_file
@@ -57,6 +59,7 @@ class Coordinator(Node):
         writer = Writer(self.store, self.limits)
         founding = self._founding_items() if self.store.cluster is None else []
         writer.open_epoch(epoch, os.urandom(16), founding)
+        self.clock.go_on(monotonic_ms())
         self._commit = GroupCommit(
             writer,
             self.store,
@@ -64,6 +67,8 @@ class Coordinator(Node):
             feed=self._on_cut,
             on_durable=self._on_durable,
             broken=self.broken,
+            time_ms=lambda: self.now_s() * 1000,
+            removals_per_second=self.topology.storage.expiry_removals_per_second,
         )
         self._large_values = LargeValues(self._commit, self.store, feed=self.driver.feed)
         self._commit.commit_soon()
@@ -87,6 +92,7 @@ class Coordinator(Node):
             self._commit.refuse(self._refused)
 
     def _on_durable(self, frames: Sequence[Frame], wall_ms: float) -> None:
+        self.clock.on_applied(frames[-1].stamp)
         for frame in frames:
             entries = frame.last_seq - frame.first_seq + 1
             row = (frame.epoch, frame.first_seq, frame.last_seq, wall_ms, len(frame.data), entries)
@@ -101,9 +107,6 @@ class Coordinator(Node):
         self.driver.feed(event)
         if first:
             self.context.say_formed(self.store.position.version)
-
-    def on_applied(self, frames: Sequence[Frame], position: Position, wall_ms: float) -> None:
-        """Frames that came from members while catching up: somebody else's commits."""
 
     def begin(self) -> None:
         """Writing begins with the epoch, when the core orders it."""
@@ -132,6 +135,12 @@ class Coordinator(Node):
                 pass
         return await self._commit.write(operations, request_id)
 
+    async def in_writer(self, task: Callable[[], None]) -> None:
+        if self._commit is None:
+            task()
+        else:
+            await self._commit.run(task)
+
     async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult:
         return WriteResult(await self._write_durably(operations, request_id), pending=False)
 
@@ -142,8 +151,8 @@ class Coordinator(Node):
     def emptied(self) -> None:
         raise AssertionError("the coordinator was ordered to throw its replica away")
 
-    def now_s(self) -> float:
-        return time.time()
+    def hear_time(self) -> None:
+        self.clock.on_beacon(time.time() * 1000, monotonic_ms())
 
     def staleness_ms(self) -> float:
         return 0.0

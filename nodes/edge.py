@@ -20,6 +20,7 @@ class Edge(Node):
     """One PoP's node."""
 
     role = "edge"
+    cure = "it is made anew from the network"
 
     def begin(self) -> None:
         self._forwarder = Forwarder(
@@ -44,6 +45,7 @@ class Edge(Node):
             return
         if not store.verified:
             store.mark_verified()
+        self.driver.damage = ""
         if not self._has_formed:
             self._has_formed = True
             self.context.say_formed(store.position.version)

@@ -34,6 +34,11 @@ def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
         sync_folder(path.parent)
 
 
+def store_folder(node_folder: Path) -> Path:
+    """Where a node keeps its replica."""
+    return node_folder / "store"
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

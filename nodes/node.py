@@ -11,9 +11,8 @@ import random
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from hashlib import blake2b
 from typing import Any, Final, Literal
 
 import uvloop
@@ -37,8 +36,9 @@ from kvnet.limits import Limits
 from kvnet.runtime.bulk import BulkLane
 from kvnet.runtime.driver import Driver
 from kvnet.runtime.server import NodeServer, PeerRoutes
-from kvnet.storage.store import Durability, Store
-from kvnet.topology.schema import COORDINATOR, MONITOR, Topology
+from kvnet.storage.clock_file import ClockFile
+from kvnet.storage.store import Store
+from kvnet.topology.schema import COORDINATOR, MONITOR
 from kvnet.topology.wan import Wan, WanState
 from kvnet.transport.address_book import AddressBook
 from kvnet.transport.feed import PATH as STAMPS_PATH
@@ -49,26 +49,25 @@ from kvnet.transport.links import PATH as LINKS_PATH
 from kvnet.transport.shaping import Shaper, monotonic_ms
 from kvnet.transport.signing import HEADER, check
 from kvnet.transport.sockets import new_session
+from nodes.asking import STATUS_PATH
+from nodes.compacting import COMPACT_PATH, Compacting
 from nodes.context import NodeContext
+from nodes.snapshots import SNAPSHOT_PATH, Snapshots
+from nodes.stores import cluster_id_of, open_store
+from nodes.verifying import VERIFY_PATH, Verifying
 from nodes.wan_control import LAUNCHER, WAN_PATH
 
-VERIFY_PATH: Final = "/peer/v1/verify"
-GIB: Final = 1 << 30
-MIB: Final = 1 << 20
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 _log = logging.getLogger(__name__)
-
-
-def cluster_id_of(topology: Topology, secret: bytes) -> bytes:
-    """Return the 16 bytes that every environment and snapshot of this cluster carries."""
-    return blake2b(topology.digest().encode(), key=secret[:64], digest_size=16).digest()
 
 
 class Node(ABC):
     """One replica in its process; `api.backend.Backend` towards clients, `runtime.driver.Commands` to the core."""
 
     role: Literal["coordinator", "edge"]
+    cure: str
+    """What becomes of this node's replica when it is damaged, in words."""
 
     def __init__(self, context: NodeContext, *, fresh: bool = True) -> None:
         topology = context.topology
@@ -107,27 +106,18 @@ class Node(ABC):
         finally:
             faulthandler.disable()
             self._crash_file.close()
+            self._clock_file.close()
             self.store.close(clean=self._broken is None)
         return 0 if self._broken is None else 1
 
     def _open_store(self) -> Store:
-        storage = self.topology.storage
-        edge = self.role == "edge"
-        store = Store.open(
-            self.context.folder / "store",
-            node=self.name,
-            cluster_id=self.cluster_id,
-            durability=Durability(storage.edge_durability) if edge else Durability.COMMIT,
-            map_size_bytes=int(storage.map_size_gib * GIB),
-            journal_bytes_max=int(storage.edge_journal_mib * MIB) if edge else None,
-            refillable=edge,
-            tracks_expiries=not edge,
-        )
+        store = open_store(self.topology, self.name, self.context.folder, self.cluster_id)
         if store.discarded:
             _log.error("the replica was thrown away and is made anew from the network: %s", store.discarded)
         # A flipped bit in one of LMDB's own pages can end the process: the next start then trusts nothing here.
         self._crash_file = store.crash_file.open("w")
         faulthandler.enable(self._crash_file)
+        self._clock_file = ClockFile(store.clock_file)
         return store
 
     async def _serve(self, session: ClientSession) -> None:
@@ -148,7 +138,7 @@ class Node(ABC):
         )
         self.bulk_links = bulk_links
         self.bulk = BulkLane(bulk_links, partial(self.store.chunk, checked=False))
-        self.clock = freshness.ReplicaClock(self.store.stamp)
+        self.clock = freshness.ReplicaClock(self.store.stamp, self._clock_file.reached_ms)
         self._beacon: freshness.BeaconSeen | None = None
         self.feed = StampFeed(
             self.me,
@@ -167,6 +157,11 @@ class Node(ABC):
             on_applied=self.on_applied,
             erases=self.role == "edge",
         )
+        self.verifying = Verifying(self.store, wait_for=self.wait_for, damaged=self.damaged, cure=self.cure)
+        self.snapshots = Snapshots(
+            self.store, cluster_id=self.cluster_id, node=self.name, ready=self.ready, damaged=self.damaged
+        )
+        self.compacting = Compacting(self.store, write=self.in_writer)
         if self.role == "edge" and self.store.position.seq:
             self.feed.add((*self.store.position.version, time.time() * 1000), self.store.position.seq)
         service = HttpService(self, extra={"/peer": PeerRoutes(self.peer_routes()).handle})
@@ -202,14 +197,18 @@ class Node(ABC):
             LINKS_PATH: self.links.accept,
             BULK_PATH: self.bulk_links.accept,
             STAMPS_PATH: self.feed.accept,
+            STATUS_PATH: self._tell_status,
             VERIFY_PATH: self._verify,
+            SNAPSHOT_PATH: self._save,
+            COMPACT_PATH: self._compact,
             WAN_PATH: self._change_wan,
         }
 
     def on_applied(self, frames: Sequence[Frame], position: Position, wall_ms: float) -> None:
         """Hear of every commit of the driver."""
         self.clock.on_applied(frames[-1].stamp if frames else self.store.stamp)
-        self.feed.add((position.epoch, position.seq, wall_ms), position.seq)
+        if self.role == "edge":  # what a coordinator catches up with are somebody else's commits
+            self.feed.add((position.epoch, position.seq, wall_ms), position.seq)
 
     # -- runtime.driver.Commands -----------------------------------------------------------------------------
 
@@ -232,10 +231,17 @@ class Node(ABC):
     # -- api.backend.Backend ---------------------------------------------------------------------------------
 
     def now_s(self) -> float:
+        """Replica time; never back, not even over a restart, so what it once found expired never comes back."""
+        self.hear_time()
+        now_s = self.clock.now_ms(monotonic_ms()) / 1000
+        self._clock_file.note(now_s)
+        return now_s
+
+    def hear_time(self) -> None:
+        """Tell the clock what the root says, of which this host's own wall is no witness."""
         state = self.core.state
         if state.beacon_at > NEVER:
             self.clock.on_beacon(state.beacon_time_ms, state.beacon_at)
-        return self.clock.now_ms(monotonic_ms()) / 1000
 
     def staleness_ms(self) -> float:
         self._beacon = self.core.state.beacon_seen(self.store.position.seq) or self._beacon
@@ -257,6 +263,10 @@ class Node(ABC):
 
     def damaged(self, damage: StorageDamaged) -> None:
         self.driver.damaged(damage)
+
+    async def in_writer(self, task: Callable[[], None]) -> None:
+        """Have this done in the thread that writes the store."""
+        task()
 
     def counters(self) -> Mapping[str, Any]:
         """What the monitor and `/status` are told, counted since this start."""
@@ -302,10 +312,33 @@ class Node(ABC):
             "path": list(state.path),
             "staleness_ms": round(self.staleness_ms(), 1),
             "uptime_ms": round(monotonic_ms() - self.started_ms),
-            "store": self.store.stats(),
+            "verified": self.store.verified,
+            "damaged": self.driver.damage or None,
+            "discarded": self.store.discarded or None,
+            "bootstrap": self._bootstrap_status(),
+            "namespaces": self._namespaces_status(),
+            "store": {**self.store.stats(), "compacting": self.store.is_compacting},
             "counters": dict(self.counters()),
             "driver": self.driver.status(),
             "large_values": self.core.offers.status(),
+        }
+
+    def _bootstrap_status(self) -> dict[str, Any] | None:
+        """How far the replica in the making is; None when there is none."""
+        told = self.core.bootstrap_status()
+        return None if told is None else {**told, "keys": self.store.bootstrap_keys}
+
+    def _namespaces_status(self) -> dict[str, dict[str, Any]]:
+        """What each namespace holds, by id; `bytes` are those of keys, metadata and values."""
+        tallies, namespaces = dict(self.store.tallies), self.store.namespaces
+        return {
+            namespace.hex(): {
+                "title": namespaces[namespace].title,
+                "keys": tally.keys,
+                "bytes": tally.size_bytes,
+            }
+            for namespace, tally in tallies.items()
+            if namespace in namespaces
         }
 
     # -- for other nodes and the command line ----------------------------------------------------------------
@@ -322,21 +355,26 @@ class Node(ABC):
         known = (*self.topology.node_names(), LAUNCHER)
         check(self.me, known, request.headers.get(HEADER), request.method, request.path, body)
 
-    async def _verify(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Compute every digest again from the stored bytes."""
+    async def _tell_status(self, request: web.BaseRequest) -> web.StreamResponse:
         self._authorise(request, b"")
-        found = await asyncio.get_running_loop().run_in_executor(None, self.store.recompute)
-        return web.json_response(
-            {
-                "position": str(found.position.version),
-                "chain": found.position.chain.hex(),
-                "digest": f"{found.digest_stored:032x}",
-                "recomputed": f"{found.digest_recomputed:032x}",
-                "differing": [
-                    [namespace.hex(), key.decode("utf-8", "replace")] for namespace, key in found.differing
-                ],
-            }
-        )
+        return web.json_response(self.status())
+
+    async def _verify(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Compute digests again from the stored bytes."""
+        self._authorise(request, b"")
+        return await self.verifying.answer(request.query)
+
+    async def _save(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Send all that is stored here, as a snapshot."""
+        self._authorise(request, b"")
+        return await self.snapshots.answer(request)
+
+    async def _compact(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Give what is free in the replica's file back to the disk."""
+        self._authorise(request, await request.read())
+        if request.method != "POST":
+            raise RequestError(405, 10001, "compact: POST it")
+        return await self.compacting.answer()
 
     async def _change_wan(self, request: web.BaseRequest) -> web.StreamResponse:
         """Put another state of the simulated network in force at this node, unless it is older than what is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import resource
 import shutil
 import socket
@@ -12,17 +13,23 @@ from pathlib import Path
 from typing import Final
 
 from kvnet.errors import ConfigError
-from kvnet.topology.fields import FIRST_POP_OFFSET
+from kvnet.topology.fields import COORDINATOR, FIRST_POP_OFFSET, MONITOR
 from kvnet.topology.schema import Topology
 from nodes import procfs
+from nodes.cluster import RunFolder
+from nodes.files import store_folder
 
 MIB: Final = 1024 * 1024
+GIB: Final = 1024 * MIB
 FILES_PER_NODE: Final = 100
 """Links, listeners and databases of an edge with a few clients."""
 FILES_PER_PEER: Final = 2
 """What the coordinator, the monitor and the launcher may hold for each PoP."""
 MEMORY_PER_NODE_BYTES: Final = 8 * MIB
 DISK_PER_NODE_BYTES: Final = 4 * MIB
+MAPS_AT_ONCE: Final = 2
+MAP_NORESERVE: Final = 0x4000
+"""As Linux has it on every processor; Python's `mmap` names it from 3.13 on."""
 CLAIM_OFFSET: Final = FIRST_POP_OFFSET - 1
 """No node listens here: the launcher holds this port of the block it has chosen."""
 BLOCK_STEP: Final = 400
@@ -91,6 +98,47 @@ def check_disk(topology: Topology, folder: Path) -> Finding:
     if free < needed:
         return Finding("disk", ok=False, detail=f"{detail}: free space, or choose another disk with --data")
     return Finding("disk", ok=True, detail=detail)
+
+
+def check_room(topology: Topology, folder: RunFolder) -> Finding | None:
+    """Look whether every node could have what the largest replica here has, and one of them a second copy.
+
+    A copy is what a bootstrap or a compaction needs for a while. None where there are no data yet.
+    """
+    sizes = {name: _stored_bytes(folder, name) for name in topology.node_names() if name != MONITOR}
+    edges = [size for name, size in sizes.items() if name != COORDINATOR]
+    largest = max(edges, default=0) or sizes[COORDINATOR]
+    if not largest:
+        return None
+    needed = sum(max(0, largest - size) for size in edges) + max(sizes.values())
+    free = shutil.disk_usage(folder.path).free
+    detail = (
+        f"{free // MIB} MiB free, {needed // MIB} MiB let every PoP have all data, and one of them a second copy"
+    )
+    if free < needed:
+        return Finding("room", ok=False, detail=f"{detail}: free space, `kvnet compact`, or choose fewer --pops")
+    return Finding("room", ok=True, detail=detail)
+
+
+def _stored_bytes(folder: RunFolder, name: str) -> int:
+    """What a node's replica takes of the disk; files of LMDB may have holes."""
+    files = store_folder(folder.node_folder(name)).glob("replica-*/data.mdb")
+    try:
+        return max((file.stat().st_blocks * 512 for file in files), default=0)
+    except OSError:  # replaced at this moment
+        return 0
+
+
+def check_addresses(topology: Topology) -> Finding:
+    """Look whether a process may map two replicas: the one that serves and the one that takes its place."""
+    needed = int(MAPS_AT_ONCE * topology.storage.map_size_gib * GIB)
+    detail = f"{needed // GIB:,} GiB for the maps of {MAPS_AT_ONCE} replicas"
+    try:
+        mmap.mmap(-1, needed, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE, prot=0).close()
+    except (OSError, ValueError, OverflowError):
+        cure = "lower storage.map_size_gib, or raise `ulimit -v`"
+        return Finding("address space", ok=False, detail=f"no room for {detail}: {cure}")
+    return Finding("address space", ok=True, detail=f"room for {detail}, which take no memory")
 
 
 def check_ports(topology: Topology) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,4 +37,31 @@ def plot_arrivals(report: Mapping[str, Any], title: str, path: Path) -> None:
     )
     axes.set_ylim(bottom=0)
     axes.legend()
+    figure.savefig(path)
+
+
+def plot_scale(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw what a read, a page of a listing, a key's bytes and a key's loading cost against the number of keys."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow, and not everybody has it
+
+    keys = [row["keys"] for row in rows]
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    (reads, listings), (sizes, loading) = figure.subplots(2, 2)
+    reads.plot(keys, [row["get_us"] for row in rows], marker="o", label="get, read before")
+    reads.plot(keys, [row["lmdb_us"] for row in rows], marker="o", color="grey", label="plain LMDB")
+    reads.plot(keys, [row["first_us"] for row in rows], marker="^", label="get, for the first time")
+    reads.set(ylabel="µs a read")
+    for name, label in (("first", "at the beginning"), ("middle", "in the middle"), ("last", "at the end")):
+        listings.plot(keys, [row[f"list_{name}_ms"] for row in rows], marker="o", label=label)
+    listings.set(ylabel="ms for a page of 1,000 keys")
+    sizes.plot(keys, [row["bytes_per_key"] for row in rows], marker="o", label="bytes of disk a key")
+    sizes.set(ylabel="bytes")
+    loading.plot(
+        keys, [row["load_s"] / row["keys"] * 1e6 for row in rows], marker="o", label="loading and proving"
+    )
+    loading.set(ylabel="µs a key")
+    for axes in (reads, listings, sizes, loading):
+        axes.set(xscale="log", xlabel="keys")
+        axes.set_ylim(bottom=0)
+        axes.legend()
     figure.savefig(path)

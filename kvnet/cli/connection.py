@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from kvnet.client import Network, connect
+from kvnet.client.directory import CLUSTER_FILE, read_cluster_file
 from kvnet.errors import ConfigError
+from kvnet.limits import Limits, with_overrides
 
 NearOption = Annotated[
     str | None,
@@ -29,6 +31,16 @@ def open_network(data: Path, near: str | None, pop: str | None) -> Network:
     if near is not None and pop is not None:
         raise ConfigError("--near and --pop each say which PoP to ask: give one of them")
     return connect(data=data, near=near, pop=pop)
+
+
+def limits_of(data: Path) -> Limits:
+    """Return the limits of the network in `data`.
+
+    Raises:
+        ConfigError: there is none, or its limits are another version's.
+    """
+    told = read_cluster_file(data / CLUSTER_FILE).get("limits", {})
+    return with_overrides(Limits(), told if isinstance(told, dict) else {})
 
 
 def checked_text(text: str, what: str) -> str:

@@ -44,11 +44,17 @@ class Commands(LazyGroup):
         "stop": Entry("kvnet.cli.orders:stop", NODES, "Stop one node; it stays stopped."),
         "start": Entry("kvnet.cli.orders:start", NODES, "Start a stopped node."),
         "restart": Entry("kvnet.cli.orders:restart", NODES, "Stop one node and start it again."),
+        "compact": Entry("kvnet.cli.compact:compact", NODES, "Give what deleted data left free back to the disk."),
         "node": Entry("kvnet.cli.node:node", NODES, "Run one node in the foreground, on any host."),
         "put": Entry("kvnet.cli.values:put", DATA, "Store a value, and print its version once it is durable."),
         "get": Entry("kvnet.cli.values:get", DATA, "Write a value's bytes to standard output."),
         "delete": Entry("kvnet.cli.values:delete", DATA, "Delete a key."),
         "list": Entry("kvnet.cli.values:list_keys", DATA, "Print the keys of a namespace."),
+        "export": Entry("kvnet.cli.export:export", DATA, "Write a namespace's pairs as JSON lines."),
+        "import": Entry("kvnet.cli.import_:import_", DATA, "Store pairs from JSON lines."),
+        "snapshot": Entry(
+            "kvnet.cli.snapshot:app", DATA, "Save a whole replica as one file, look at it, restore it."
+        ),
         "namespace": Entry("kvnet.cli.namespaces:app", DATA, "Create, list, rename and delete namespaces."),
         "env": Entry("kvnet.cli.env:env", DATA, "Print `export` lines for wrangler, the SDKs and Terraform."),
         "sim": Entry("kvnet.cli.sim:sim", TOOLS, "Simulate a network in virtual time: measure it, or break it."),

@@ -8,10 +8,15 @@ from typing import Any
 
 import aiohttp
 
-from kvnet.errors import KvnetError
+from kvnet.errors import ConfigError, KvnetError
+from nodes.asking import STATUS_PATH, signed_headers
+from nodes.cluster import RunFolder
 
 AT_ONCE = 32
 TIMEOUT_S = 5.0
+
+NOT_READY = frozenset({"HTTP 401", "HTTP 403", "HTTP 503"})
+"""What a replica answers that is being made: it knows no token yet."""
 
 Answer = dict[str, Any] | str
 """What a node said, or in a few words why it said nothing."""
@@ -32,12 +37,34 @@ async def ask_all(
     headers = {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
 
-        async def ask(url: str) -> Answer:
+        async def ask_in_turn(url: str) -> Answer:
             async with gate:
-                return await _ask(session, url + path)
+                return await ask(session, url + path)
 
-        answers = await asyncio.gather(*(ask(url) for url in urls.values()))
+        answers = await asyncio.gather(*(ask_in_turn(url) for url in urls.values()))
     return dict(zip(urls, answers, strict=True))
+
+
+async def ask_statuses(folder: RunFolder, cluster: Mapping[str, Any]) -> dict[str, Answer]:
+    """Return what each replica says of itself, also those that serve nobody yet."""
+    urls = urls_of(cluster)
+    answers = await ask_all(urls, "/status", cluster["tokens"]["read"])
+    mute = {
+        name: urls[name] for name, answer in answers.items() if isinstance(answer, str) and answer in NOT_READY
+    }
+    if not mute:
+        return answers
+    try:
+        headers = signed_headers(folder, STATUS_PATH)
+    except ConfigError:  # the secret is on another host
+        return answers
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
+        told = await asyncio.gather(*(ask(session, url + STATUS_PATH) for url in mute.values()))
+    for name, answer in zip(mute, told, strict=True):
+        if not isinstance(answer, str):
+            answers[name] = answer
+    return answers
 
 
 def require_some(answers: Mapping[str, Answer], folder: object) -> None:
@@ -53,9 +80,10 @@ def require_some(answers: Mapping[str, Answer], folder: object) -> None:
         )
 
 
-async def _ask(session: aiohttp.ClientSession, url: str) -> Answer:
+async def ask(session: aiohttp.ClientSession, url: str, query: Mapping[str, str] | None = None) -> Answer:
+    """Return what a node answers to GET `url`."""
     try:
-        async with session.get(url) as response:
+        async with session.get(url, params=query) as response:
             if response.status != 200:
                 return f"HTTP {response.status}"
             answer: Answer = await response.json()

@@ -184,6 +184,8 @@ def _sums(outcomes: Sequence[Outcome], seconds: float, ran: int) -> list[tuple[s
         ("failures", f"{failures.total():,}: {_listed(failures)}" if failures else "none"),
         ("events", f"{events:,} in {virtual} of virtual time"),
         ("acknowledged writes", f"{sum(outcome.acknowledged for outcome in outcomes):,}"),
+        ("replicas made of pages", f"{sum(outcome.made_anew for outcome in outcomes):,}"),
+        ("large values shown", f"{sum(outcome.large_values for outcome in outcomes):,}"),
         ("faults that took effect", _faults(outcomes)),
         ("equal after the heal", _convergence(outcomes)),
         *_ledger(outcomes),

@@ -15,9 +15,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from kvnet.cli.health import condition, keys_of
 from kvnet.cli.options import DATA_DEFAULT, DataOption, JsonOption, run_folder
 from kvnet.cli.output import print_report
-from kvnet.cli.polling import Answer, ask_all, require_some, urls_of
+from kvnet.cli.polling import Answer, ask_all, ask_statuses, require_some
+from kvnet.cli.usage import furthest, namespaces_table, usage_lines
 from kvnet.core.versions import Version
 
 WATCH_INTERVAL_S = 1.0
@@ -40,11 +42,13 @@ class Row:
     staleness_ms: float | None = None
     children: int = 0
     links: int = 0
+    state: str = ""
+    """What is the matter with its replica."""
 
     @property
-    def badness(self) -> tuple[bool, int, float]:
+    def badness(self) -> tuple[bool, bool, int, float]:
         """Sorts what needs an eye to the top."""
-        return self.problem is not None, self.lag or 0, self.staleness_ms or 0.0
+        return self.problem is not None, bool(self.state), self.lag or 0, self.staleness_ms or 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,8 @@ class View:
     def of(cls, cluster: dict[str, Any], answers: dict[str, Answer], report: Answer) -> View:
         coordinator = answers["coordinator"]
         head = None if isinstance(coordinator, str) else coordinator.get("head") or coordinator.get("position")
-        rows = [_row(code, pop["city"], answers[code], head) for code, pop in cluster["pops"].items()]
+        whole = max((keys_of(answer) for answer in answers.values() if not isinstance(answer, str)), default=0)
+        rows = [_row(code, pop["city"], answers[code], head, whole) for code, pop in cluster["pops"].items()]
         return cls(head, coordinator, rows, report)
 
     def summary(self) -> list[str]:
@@ -72,6 +77,9 @@ class View:
         silent = len(self.rows) - len(alive)
         held = f"{level} of {len(self.rows)} PoPs hold it, {silent} don't answer"
         lines = [f"{who}: {held}, stalest view {stalest:.0f} ms"]
+        if not isinstance(self.coordinator, str) and (state := condition(self.coordinator)):
+            why = self.coordinator.get("damaged")
+            lines.append(f"coordinator: {why or state}")
         if isinstance(self.report, str):
             lines.append(f"monitor {self.report}")
         elif self.report.get("writes"):
@@ -100,15 +108,23 @@ def status(
 
 
 async def _show(data: Path, *, json_: bool) -> None:
-    cluster = run_folder(data).cluster()
-    answers = await ask_all(urls_of(cluster), "/status", cluster["tokens"]["read"])
+    folder = run_folder(data)
+    cluster = folder.cluster()
+    answers = await ask_statuses(folder, cluster)
     if json_:
         require_some(answers, data)
         typer.echo(json.dumps(_document(answers), ensure_ascii=False))
         return
     view = await _look(cluster, answers)
     require_some(answers, data)
-    print_report(_table(view.rows), *view.summary())
+    stored = furthest(answers)
+    namespaces = None if stored is None else namespaces_table(stored)
+    print_report(
+        _table(view.rows),
+        *view.summary(),
+        *([] if namespaces is None else [namespaces]),
+        *usage_lines(answers),
+    )
 
 
 async def _watch(data: Path) -> None:
@@ -117,7 +133,7 @@ async def _watch(data: Path) -> None:
     with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
         while True:
             cluster = folder.cluster()  # the network may have been started again meanwhile
-            answers = await ask_all(urls_of(cluster), "/status", cluster["tokens"]["read"])
+            answers = await ask_statuses(folder, cluster)
             view = await _look(cluster, answers)
             room = max(console.height - LINES_AROUND, 1)
             worst = sorted(view.rows, key=lambda row: row.badness, reverse=True)[:room]
@@ -131,7 +147,7 @@ async def _look(cluster: dict[str, Any], answers: dict[str, Answer]) -> View:
     return View.of(cluster, answers, report["monitor"])
 
 
-def _row(code: str, city: str, answer: Answer, head: str | None) -> Row:
+def _row(code: str, city: str, answer: Answer, head: str | None, keys_in_all: int) -> Row:
     if isinstance(answer, str):
         return Row(code, city, answer)
     return Row(
@@ -144,6 +160,7 @@ def _row(code: str, city: str, answer: Answer, head: str | None) -> Row:
         staleness_ms=answer.get("staleness_ms"),
         children=_count(answer.get("children")),
         links=_count(answer.get("links")),
+        state=condition(answer, keys_in_all),
     )
 
 
@@ -160,12 +177,17 @@ def _count(items: Any) -> int:
 
 
 def _table(rows: list[Row]) -> Table:
+    """Where something is the matter with a replica, a column tells it in the place of lesser things."""
+    with_state = any(row.state for row in rows)
     table = Table(box=box.SIMPLE)
-    for heading in ("PoP", "city", "position"):
-        table.add_column(heading)
-    for heading in ("lag", "staleness ms", "children", "links"):
-        table.add_column(heading, justify="right")
-    table.add_column("parent")
+    table.add_column("PoP", no_wrap=True)
+    table.add_column("city", overflow="ellipsis")
+    table.add_column("position", min_width=8)
+    for heading in ("lag", "stale ms", *([] if with_state else ["children", "links"])):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("parent", no_wrap=True)
+    if with_state:
+        table.add_column("replica", no_wrap=True)
     for row in rows:
         if row.problem is not None:
             table.add_row(row.code, row.city, row.problem, style="red")
@@ -177,10 +199,10 @@ def _table(rows: list[Row]) -> Table:
             row.position,
             "?" if row.lag is None else str(row.lag),
             staleness,
-            str(row.children),
-            str(row.links),
+            *([] if with_state else [str(row.children), str(row.links)]),
             row.parent or "none",
-            style="yellow" if row.lag or row.parent is None else None,
+            *([row.state] if with_state else []),
+            style="yellow" if row.lag or row.parent is None or row.state else None,
         )
     return table
 

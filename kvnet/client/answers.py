@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from kvnet.client.directory import Edge
 from kvnet.core.versions import Version
@@ -17,6 +19,12 @@ NOT_AN_ANSWER: Final = 10001
 """Our code for an answer that no edge gives: something else listens at the address."""
 
 
+class _Spelled(msgspec.Struct):
+    """An envelope whose result isn't read."""
+
+    result: msgspec.Raw
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:
     """A stored pair as one PoP had it."""
@@ -24,6 +32,8 @@ class Value:
     value: bytes
     metadata: Any
     """Any JSON value; None for none."""
+    metadata_json: bytes = field(default=b"null", compare=False, repr=False)
+    """The same as the network spells it; Python's numbers may be rounded."""
     expires_at: int | None
     """Unix seconds; None for never."""
     version: Version
@@ -99,6 +109,15 @@ class Answer:
         if envelope.get("success") is not True:
             raise self._foreign("no success")
         return envelope
+
+    def result_json(self) -> bytes:
+        """Return the result of a success as it is spelled.
+
+        Raises:
+            RequestError: as `envelope`.
+        """
+        self.envelope()
+        return bytes(msgspec.json.decode(self.body, type=_Spelled).result)
 
     def error(self, *, definite: bool = True) -> RequestError:
         """Return the error that this answer tells."""

@@ -65,7 +65,8 @@ class Namespace:
         """Return the version of the write, durable at the coordinator; text is stored as UTF-8.
 
         It replaces value, metadata and expiry at once. `ttl` in seconds wins over `expiration` in unix seconds;
-        neither means for ever. `metadata` is any JSON value, None for none.
+        neither means for ever. `metadata` is any JSON value, or `msgspec.Raw` of one that is to be spelled so;
+        None for none.
 
         Raises:
             RequestError: refused, or, when `definite` is False, perhaps done but not confirmed.
@@ -182,6 +183,7 @@ class Namespace:
                 return Value(
                     value=value.body,
                     metadata=metadata.envelope()["result"],
+                    metadata_json=metadata.result_json(),
                     expires_at=value.expires_at,
                     version=value.version,
                     pop=value.pop,

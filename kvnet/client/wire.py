@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import msgspec
 
 
 def segment(key: str) -> str:
@@ -30,7 +31,8 @@ def form(value: bytes | BytesIO, metadata: Any) -> aiohttp.FormData:
     """Return the multipart body that stores a value with metadata; it can be sent once."""
     body = aiohttp.FormData(default_to_multipart=True)
     body.add_field("value", value, filename="value", content_type="application/octet-stream")
-    body.add_field("metadata", compact_json(metadata), content_type="application/json")
+    spelled = bytes(metadata).decode() if isinstance(metadata, msgspec.Raw) else compact_json(metadata)
+    body.add_field("metadata", spelled, content_type="application/json")
     return body
 
 

@@ -14,12 +14,13 @@ class ReplicaClock:
     """The coordinator's time, as a replica knows it: never back, not even over a restart.
 
     It is the largest (beacon time + monotonic time since it arrived) ever seen, and not below the last applied
-    stamp. Two replicas differ by at most their latencies from the root.
+    stamp, nor below what it was before a restart. Two replicas differ by at most their latencies from the root.
+    The root itself takes its own wall for a beacon: set back, it no longer counts, and time goes on regardless.
     """
 
-    def __init__(self, stamp: int = 0) -> None:
-        """`stamp` is the store's last applied one."""
-        self._floor_ms: float = stamp_ms(stamp)
+    def __init__(self, stamp: int = 0, reached_ms: float = 0.0) -> None:
+        """`stamp` is the store's last applied one, `reached_ms` what this clock has told before."""
+        self._floor_ms: float = max(stamp_ms(stamp), reached_ms)
         self._offset_ms: float | None = None  # wall minus monotonic time, the largest that a beacon gave
 
     def on_beacon(self, beacon_time_ms: float, beacon_at_ms: float) -> None:
@@ -27,6 +28,14 @@ class ReplicaClock:
         offset = beacon_time_ms - beacon_at_ms
         if self._offset_ms is None or offset > self._offset_ms:
             self._offset_ms = offset
+
+    def go_on(self, now_ms: float) -> None:
+        """Time passes from here on, at monotonic `now_ms`, though nobody has told what time it is.
+
+        For the root: its followers' time went on as well while it was away. Without it a root whose wall was set
+        back and that was restarted would stand still, and what it makes live for a minute be expired elsewhere.
+        """
+        self.on_beacon(self._floor_ms, now_ms)
 
     def on_applied(self, stamp: int) -> None:
         """A frame with this stamp was applied."""

@@ -24,6 +24,8 @@ from kvnet.core.state import NEVER, NodeState
 OUTSTANDING_MAX: Final = 12
 """Chunks asked for and not stored yet: 3 MiB, which is what a large value costs a node in memory."""
 OFFERS_MAX: Final = 64
+FORGOTTEN_MAX: Final = 1024
+"""Offers whose ids are remembered when they are forgotten, so that none goes round twice."""
 KEPT_ASKS_MAX: Final = 1024
 """Asks for chunks that are on their way to us; beyond them the answer is that we don't have it."""
 SETTLE_MS: Final = 6000.0
@@ -97,6 +99,8 @@ class Offers:
         self.chunks_unwanted = 0
         """Received when they were here already, or not asked for any more."""
         self._offers: dict[bytes, _Offer] = {}
+        self._forgotten: dict[bytes, None] = {}
+        """Ids of offers that were here, the oldest first."""
         self._wants: dict[bytes, _Want] = {}
         """In the order in which they are fetched."""
         self._urgent: dict[bytes, None] = {}
@@ -133,6 +137,7 @@ class Offers:
 
     def begin(self, id_: bytes, chunks: tuple[bytes, ...]) -> None:
         """At the coordinator: offer what is durable here to all."""
+        self._make_room()
         self._add(_Offer(id_, chunks, self.state.now, "", {}))
 
     def on_offer(self, peer: str, message: Offer) -> None:
@@ -141,7 +146,13 @@ class Offers:
         if state.is_root or state.is_barred(peer):
             return
         offer = self._offers.get(message.id)
+        if offer is None and message.id in self._forgotten:
+            # It has been round already. Passing it on again, whoever has forgotten it too would pass it back.
+            if not state.journal.lacking_chunks(message.chunks):
+                state.send(peer, Holds(message.id))
+            return
         if offer is None:
+            self._make_room()
             lacking = dict.fromkeys(state.journal.lacking_chunks(message.chunks))
             for name in lacking:
                 self._wants.setdefault(name, _Want())
@@ -159,9 +170,11 @@ class Offers:
             state.send(peer, Holds(offer.id))  # it was lost with a link
         self._review(offer)
 
-    def _add(self, offer: _Offer) -> None:
+    def _make_room(self) -> None:
         if len(self._offers) >= OFFERS_MAX:
             self._forget(next(iter(self._offers.values())))
+
+    def _add(self, offer: _Offer) -> None:
         self._offers[offer.id] = offer
         for child in self.state.children:
             self._pass_on(offer, child)
@@ -230,6 +243,9 @@ class Offers:
     def _forget(self, offer: _Offer) -> None:
         """Forget an offer; what nobody else waits for isn't fetched any more."""
         del self._offers[offer.id]
+        self._forgotten[offer.id] = None
+        if len(self._forgotten) > FORGOTTEN_MAX:
+            del self._forgotten[next(iter(self._forgotten))]
         if self.state.is_root:
             self._settle(offer)
         needed = self._urgent.keys() | {name for other in self._offers.values() for name in other.lacking}
@@ -241,7 +257,8 @@ class Offers:
 
     def on_lacking(self, hashes: Iterable[bytes]) -> None:
         """An entry needs these chunks now: nothing else is applied before they are here."""
-        missing = self.state.journal.lacking_chunks(tuple(hashes))
+        state = self.state
+        missing = state.journal.lacking_chunks(tuple(hashes))
         new = [name for name in missing if name not in self._urgent]
         if not new:
             return
@@ -249,6 +266,8 @@ class Offers:
             self._urgent[name] = None
             want = self._wants.setdefault(name, _Want())
             want.not_before = NEVER
+            if want.source and not want.storing and state.parents and want.source not in state.parents:
+                want.fail()  # it may be waiting for us
         self.state.report("chunks", f"an entry waits for {len(self._urgent)} chunks, which are being fetched")
         self._fetch()
 
@@ -352,12 +371,13 @@ class Offers:
     def _sources(self, name: bytes) -> Iterator[str]:
         """Who may have a chunk: those who offered it, our parents, who is near; at last the coordinator.
 
-        What an entry needs now our parents have, or will.
+        What an entry needs now our parents have, or will. If those who wait for each other had nobody above them,
+        they would wait in a circle until their patience ends.
         """
         state = self.state
         root = state.config.root
         if name in self._urgent:
-            yield from (peer for peer in state.parents if peer != root)
+            yield from state.parents  # the coordinator as well: whoever waits for another then waits up the tree
         for offer in self._offers.values():
             if name in offer.lacking:
                 yield from offer.offerers

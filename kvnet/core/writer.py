@@ -106,12 +106,27 @@ class Ticket:
     durable_at: int
 
 
+class ExpiringRecord(Protocol):
+    """A row of the index of what expires; the record may be gone or another one by now."""
+
+    @property
+    def expires_at(self) -> int:
+        """Unix seconds."""
+
+    @property
+    def namespace(self) -> bytes: ...
+    @property
+    def key(self) -> bytes: ...
+
+
 class Cut(NamedTuple):
     """What one group commit makes durable."""
 
     frames: list[Frame]
     requests: list[tuple[bytes, Version, int]]
     """(request id, version, wall time in ms), remembered in the same transaction."""
+    stale: Sequence[ExpiringRecord] = ()
+    """Rows of the index that speak of no record any more, dropped in the same transaction, before the frames."""
 
 
 class Writer:
@@ -144,6 +159,7 @@ class Writer:
         self._committing_bytes = 0
         self._requests: dict[bytes, Ticket] = {}
         self._request_order: list[tuple[bytes, Version, int]] = []
+        self._stale: list[ExpiringRecord] = []
         self._written_at: dict[tuple[bytes, bytes], float] = {}
         self._written_order: deque[tuple[float, tuple[bytes, bytes]]] = deque()
 
@@ -152,7 +168,7 @@ class Writer:
     @property
     def has_pending(self) -> bool:
         """Whether `cut` would have something to give."""
-        return bool(self._pending or self._request_order)
+        return bool(self._pending or self._request_order or self._stale)
 
     @property
     def pending_bytes(self) -> int:
@@ -198,6 +214,25 @@ class Writer:
             self._requests[request_id] = ticket
             self._request_order.append((request_id, ticket.version, wall_ms))
         return ticket
+
+    def expire(self, rows: Sequence[ExpiringRecord], now_s: float) -> None:
+        """Sequence the removal of these records, as far as their time has come at `now_s`.
+
+        Only a record whose last sequenced state still expires when its row says: one that was written again is
+        another record. A row that speaks of none is dropped with the next cut. No removal counts as a client's
+        write of its key.
+        """
+        if self._pending_bytes + self._committing_bytes > PENDING_BYTES_MAX:
+            return
+        for row in rows:
+            if row.expires_at > now_s:
+                continue
+            known = row.namespace in self._namespaces  # a deleted one's records are in the store until the commit
+            current = self._current(row.namespace, row.key) if known else None
+            if current is not None and current.expires_at == row.expires_at:
+                self._delete(row.namespace, row.key, None)
+            else:
+                self._stale.append(row)
 
     def _known(self, request_id: bytes | None) -> Ticket | None:
         """What this request was answered before."""
@@ -419,7 +454,8 @@ class Writer:
         self._committing_bytes += self._pending_bytes
         self._pending, self._pending_bytes = [], 0
         requests, self._request_order = self._request_order, []
-        return Cut(frames, requests)
+        stale, self._stale = self._stale, []
+        return Cut(frames, requests, stale)
 
     def committed(self, cut: Cut) -> None:
         """Forget what is now durable: the store tells it from here on."""

@@ -75,6 +75,7 @@ class BulkLane:
         Leaves with the next `flush`.
         """
         if peer in self._active_at:
+            self._active_at[peer] = self._now()
             self._links.send(peer, message)
             return
         waiting = self._waiting.setdefault(peer, [])

@@ -177,6 +177,8 @@ class Driver:
         self._notices = Notices(_log)
         self.reports: Counter[str] = Counter()
         """How often the core reported what, and the driver's own: storage_full, diverged."""
+        self.damage = ""
+        """What was last found damaged or diverged; whoever sees the replica whole again empties it."""
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -356,6 +358,7 @@ class Driver:
             return
         except (Divergence, ProtocolError) as error:
             self._forget_pending()
+            self.damage = str(error)
             self._report("diverged", f"starting over: {error}")
             self.feed(Diverged(str(error)))
             return
@@ -424,6 +427,7 @@ class Driver:
     def damaged(self, damage: StorageDamaged) -> None:
         """The replica isn't what was written: nothing of it is served or given any more, and it is made anew."""
         self._forget_pending()
+        self.damage = str(damage)
         self._report("damaged", f"starting over: {damage}")
         self.feed(Diverged(str(damage)))
 

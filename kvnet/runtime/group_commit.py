@@ -21,7 +21,7 @@ from kvnet.core.events import FramesCut
 from kvnet.core.frames import FRAME_BYTES_TARGET, Frame
 from kvnet.core.operations import Operation, PutLargeValue
 from kvnet.core.versions import Position, Version
-from kvnet.core.writer import Cut, Ticket, Writer
+from kvnet.core.writer import Cut, ExpiringRecord, Ticket, Writer
 from kvnet.errors import ProtocolError, RequestError, StorageFull
 from kvnet.transport.notices import Notices
 from kvnet.transport.shaping import monotonic_ms
@@ -31,6 +31,8 @@ DISK_FULL: Final = 20020
 FULL_REST_S: Final = 0.5
 """How long a full disk is left alone; writes that come meanwhile wait and are then tried together."""
 ERASE_INTERVAL_S: Final = 0.05
+REMOVAL_INTERVAL_S: Final = 0.5
+"""How often expired records are removed; those of one time share a frame, which every node takes."""
 NOT_OPEN: Final = 20022
 """API code: the coordinator doesn't write, yet or at all."""
 
@@ -42,8 +44,19 @@ class CommittingStore(Protocol):
 
     @property
     def position(self) -> Position: ...
-    def apply(self, frames: Sequence[Frame], requests: Sequence[tuple[bytes, Version, int]] = ()) -> Position: ...
+    def apply(
+        self,
+        frames: Sequence[Frame],
+        requests: Sequence[tuple[bytes, Version, int]] = (),
+        stale: Sequence[ExpiringRecord] = (),
+    ) -> Position: ...
     def erase_some(self, budget: int = ...) -> bool: ...
+    def index_some(self, budget: int = ...) -> bool: ...
+    def due(self, now_s: int, limit: int) -> Sequence[ExpiringRecord]: ...
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 class GroupCommit:
@@ -58,8 +71,14 @@ class GroupCommit:
         feed: Callable[[FramesCut], None],
         on_durable: Callable[[Sequence[Frame], float], None],
         broken: Callable[[BaseException], None],
+        time_ms: Callable[[], float] = _wall_ms,
+        removals_per_second: int = 0,
     ) -> None:
-        """`on_durable` hears of each commit's frames with the wall time of its fsync, before anybody else."""
+        """`on_durable` hears of each commit's frames with the wall time of its fsync, before anybody else.
+
+        `time_ms` is what reads go by when they look for what has expired, and never goes back. So many expired
+        records a second are removed at most; 0 leaves them.
+        """
         self._writer = writer
         self._store = store
         self._interval_s = interval_ms / 1000
@@ -73,8 +92,14 @@ class GroupCommit:
         self._committed_at = 0.0
         self._closed = False
         self._refusal: RequestError | None = None
+        self._time_ms = time_ms
         self._more_to_erase = False
         self._erasing: asyncio.TimerHandle | None = None
+        self._removals_per_second = removals_per_second
+        self._removal_interval_s = max(REMOVAL_INTERVAL_S, 1 / removals_per_second) if removals_per_second else 0.0
+        self._removing: asyncio.TimerHandle | None = None
+        self._removals_due = False
+        """Removals were sequenced, and no commit has begun that takes them."""
         self._notices = Notices(_log)
 
     async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> Version:
@@ -85,7 +110,7 @@ class GroupCommit:
         """
         if self._closed:
             raise self._stopping()
-        ticket = self._writer.submit(operations, request_id, monotonic_ms(), _wall_ms())
+        ticket = self._writer.submit(operations, request_id, monotonic_ms(), int(self._time_ms()))
         self.commit_soon()
         await self.durable(ticket.durable_at)
         return ticket.version
@@ -98,7 +123,7 @@ class GroupCommit:
         """
         if self._closed:
             raise self._stopping()
-        return self._writer.check(operation, request_id, monotonic_ms(), _wall_ms())
+        return self._writer.check(operation, request_id, monotonic_ms(), int(self._time_ms()))
 
     async def run(self, task: Callable[[], None]) -> None:
         """Have the committing thread do this between two commits; nobody else may write the store.
@@ -164,12 +189,14 @@ class GroupCommit:
     async def _commit(self) -> None:
         wall_ms = _wall_ms()
         cut = self._writer.cut(wall_ms)
+        self._removals_due = False
         loop = asyncio.get_running_loop()
         rest_s = 0.0
         try:
             durable_ms = await loop.run_in_executor(self._thread, self._write, cut)
         except StorageFull as error:
             self._writer.rejected()
+            self._removals_due = False
             rest_s = FULL_REST_S
             self._notices.say("storage_full", "", f"writes are refused: {error}", level=logging.ERROR)
             self._fail_waiting(
@@ -193,19 +220,23 @@ class GroupCommit:
         self._committed_at = loop.time() + rest_s
         self._committing = None
         self._erase_later()
+        self._remove_later(rest_s)
         self.commit_soon()
 
     def _write(self, cut: Cut) -> float:
         """In the committing thread: return the wall time at which all was durable."""
-        self._store.apply(cut.frames, cut.requests)
+        self._store.apply(cut.frames, cut.requests, cut.stale)
         durable_ms = time.time() * 1000
         self._bite()
         return durable_ms
 
     def _bite(self) -> None:
-        """In the committing thread: erase some of what deleted namespaces left, invisible already."""
-        with contextlib.suppress(StorageFull):  # erasing needs room too; it can wait
-            self._more_to_erase = self._store.erase_some()
+        """In the committing thread: erase some of what deleted namespaces left, and index some of what expires."""
+        with contextlib.suppress(StorageFull):  # it needs room too, and can wait
+            more = self._store.erase_some()
+            if self._removals_per_second:
+                more = self._store.index_some() or more
+            self._more_to_erase = more
 
     def _erase(self) -> None:
         self._erasing = None
@@ -218,6 +249,34 @@ class GroupCommit:
         if self._more_to_erase and self._erasing is None:
             self._erasing = asyncio.get_running_loop().call_later(ERASE_INTERVAL_S, self._erase)
 
+    def _remove(self) -> None:
+        """Sequence the removal of what has expired, a limited number at a time."""
+        self._removing = None
+        if self._closed:
+            return
+        limit = max(1, int(self._removals_per_second * self._removal_interval_s))
+        now_s = self._time_ms() / 1000
+        try:
+            rows = self._store.due(int(now_s), limit)
+        except Exception as error:  # noqa: BLE001 - the disk can't be read
+            self._fail(error)
+            return
+        if rows:
+            self._writer.expire(rows, now_s)
+            self._removals_due = self._writer.has_pending
+            self.commit_soon()
+        if not self._removals_due:
+            self._remove_later(0.0)
+
+    def _remove_later(self, rest_s: float) -> None:
+        """Remove what has expired, an interval from now; not before those removed last are durable, or undone.
+
+        Until then their rows are still what is found first. A full disk is left alone for longer.
+        """
+        if self._removals_per_second and self._removing is None and not (self._removals_due or self._closed):
+            delay_s = max(self._removal_interval_s, rest_s)
+            self._removing = asyncio.get_running_loop().call_later(delay_s, self._remove)
+
     def _answer_waiting(self) -> None:
         durable = self._store.position.seq
         while self._waiting and self._waiting[0][0] <= durable:
@@ -229,7 +288,7 @@ class GroupCommit:
         """Take nothing more; what is on its way to the disk is answered, all else is told why."""
         self._closed = True
         self._refusal = RequestError(503, NOT_OPEN, why, headers={"Retry-After": "1"})
-        for handle in (self._due, self._erasing):
+        for handle in (self._due, self._erasing, self._removing):
             if handle is not None:
                 handle.cancel()
         if self._committing is None:
@@ -255,7 +314,7 @@ class GroupCommit:
     async def close(self) -> None:
         """Make durable what was accepted, answer it, and take nothing more."""
         self._closed = True
-        for handle in (self._due, self._erasing):
+        for handle in (self._due, self._erasing, self._removing):
             if handle is not None:
                 handle.cancel()
         await self._settle()
@@ -267,7 +326,3 @@ class GroupCommit:
     async def _settle(self) -> None:
         if self._committing is not None:
             await asyncio.wait([self._committing])  # what it raised has ended the node already
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -24,6 +24,7 @@ from kvnet.simulator.faults import (
     Clock,
     Crash,
     CrashInCommit,
+    FlippedBit,
     FullDisk,
     HangUp,
     Loss,
@@ -97,6 +98,10 @@ class Breaker:
                 self._know(*nodes)
             case LyingDisk(nodes=nodes) | Clock(nodes=nodes):
                 self._know(*nodes)
+            case FlippedBit(nodes=nodes):
+                self._know(*nodes)
+                if ROOT in nodes:
+                    raise ConfigError("fault schedule: flipped_bit is for edges, which the network makes anew")
             case Twin(node=node):
                 self._know(node)
             case Partition(senders=senders, receivers=receivers):
@@ -165,6 +170,8 @@ class Breaker:
                 return self._slow(nodes, fault.cpu_ms)
             case FullDisk(nodes=nodes):
                 return self._fill(nodes)
+            case FlippedBit(nodes=nodes):
+                return self._flip(nodes)
             case LyingDisk(nodes=nodes):
                 return self._lie(nodes)
             case SlowDisk():
@@ -314,6 +321,18 @@ class Breaker:
                 node.disk.is_lying = self._lying[name] > 0
                 if ran:
                     self._start(name)
+
+        return end
+
+    def _flip(self, nodes: Names) -> Callable[[], None]:
+        self.disturbances.begin(*nodes)
+        for name in nodes:
+            self.world.nodes[name].disk.is_damaged = True
+
+        def end() -> None:
+            self.disturbances.end(*nodes)
+            for name in nodes:
+                self.world.nodes[name].notice_damage()
 
         return end
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from kvnet.core.entries import Delete
-from kvnet.core.operations import DeleteValue, Operation, PutValue
+from kvnet.core.entries import INLINE_VALUE_BYTES_MAX, Delete
+from kvnet.core.manifest import CHUNK_BYTES, Manifest, hash_chunk, split
+from kvnet.core.operations import DeleteValue, Operation, PutLargeValue, PutValue
 from kvnet.core.versions import Version
-from kvnet.errors import RequestError
+from kvnet.errors import RequestError, StorageFull
 from kvnet.simulator.checking import Checker
-from kvnet.simulator.desk import NAMESPACE
+from kvnet.simulator.desk import NAMESPACE, Desk
 from kvnet.simulator.disturbances import Disturbances
 from kvnet.simulator.node import SimulatedNode
 from kvnet.simulator.world import World
@@ -47,9 +48,18 @@ class Clients:
     """Writes at a steady pace, a few keys again and again."""
 
     def __init__(
-        self, world: World, rng: Random, *, rate: float, keys: int, value_bytes_max: int, until_ms: float
+        self,
+        world: World,
+        rng: Random,
+        *,
+        rate: float,
+        keys: int,
+        value_bytes_max: int,
+        until_ms: float,
+        large_share: float = 0.0,
     ) -> None:
-        """`rate` is in writes a second, from now on until `until_ms`."""
+        """`rate` is in writes a second, from now on until `until_ms`, `large_share` of them of large values."""
+        self.large_share = large_share
         self.world = world
         self.rng = rng
         self.every_ms = 1000 / rate
@@ -68,6 +78,8 @@ class Clients:
         for _ in range(burst):
             count = rng.randrange(2, 6) if rng.random() < 0.05 else 1
             operations = [self._operation() for _ in range(count)]
+            if self.large_share and rng.random() < self.large_share:
+                operations = [self._large()]
             write = Write(rng.getrandbits(128).to_bytes(16, "big"), operations)
             self.writes.append(write)
             self._try(write)
@@ -83,6 +95,15 @@ class Clients:
         size = rng.randrange(self.value_bytes_max) if rng.random() < 0.05 else rng.randrange(100)
         return PutValue(NAMESPACE, key, rng.getrandbits(64).to_bytes(8, "big") + bytes(size), b"", 0, 0)
 
+    def _large(self) -> PutLargeValue:
+        """A value of one chunk, or of one and a little more."""
+        rng = self.rng
+        size = rng.choice([INLINE_VALUE_BYTES_MAX + 1, CHUNK_BYTES + 1])
+        value = rng.getrandbits(64).to_bytes(8, "big").ljust(size, b"\0")
+        chunks = [bytes(chunk) for chunk in split(value)]
+        manifest = Manifest(size, tuple(map(hash_chunk, chunks))).pack()
+        return PutLargeValue(NAMESPACE, b"large-%d" % rng.randrange(4), manifest, b"", 0, 0, chunks)
+
     def _try(self, write: Write) -> None:
         """Hand it to the coordinator, and again until somebody answers."""
         if write.version is not None or write.refused or write.tries == TRIES_MAX:
@@ -95,14 +116,27 @@ class Clients:
                 desks[0] if len(desks) == 1 else self.rng.choice(desks)
             )  # of two coordinators either may be asked
             try:
-                ticket = desk.submit(write.operations, write.request_id, lambda ok: self._answered(write, ok))
+                self._submit(desk, write)
+            except StorageFull:
+                self.told[str(DISK_FULL)] += 1
             except RequestError as error:
                 self.told[str(error.status)] += 1
                 write.refused = error.status != BEHIND
-            else:
-                write.promised = ticket.version
-                desk.commit_soon()
         world.at(world.now + RETRY_MS, self._try, write)
+
+    def _submit(self, desk: Desk, write: Write) -> None:
+        def promised(version: Version) -> None:
+            write.promised = version
+
+        def answered(ok: bool) -> None:
+            self._answered(write, ok)
+
+        match write.operations:
+            case [PutLargeValue() as large]:
+                desk.submit_large(large, write.request_id, promised, answered)
+            case operations:
+                write.promised = desk.submit(operations, write.request_id, answered).version
+                desk.commit_soon()
 
     def _answered(self, write: Write, ok: bool) -> None:
         if not ok:
@@ -110,6 +144,17 @@ class Clients:
         elif write.version is None:
             write.version = write.promised
             self.told["acknowledged"] += 1
+
+
+def _stored(operation: Operation) -> bytes | None:
+    """What its key has as value after it; None when it is gone."""
+    match operation:
+        case PutValue():
+            return operation.value
+        case PutLargeValue():
+            return operation.manifest
+        case _:
+            return None
 
 
 class NothingAcknowledgedIsLost(Checker):
@@ -141,7 +186,7 @@ class NothingAcknowledgedIsLost(Checker):
             if versions.get(version.seq) != version.epoch:
                 self.fail(f"write {version} was acknowledged and is gone", seq=version.seq)
             for operation in write.operations:
-                assert isinstance(operation, (PutValue, DeleteValue))
+                assert isinstance(operation, (PutValue, PutLargeValue, DeleteValue))
                 known = newest.get(operation.key)
                 if known is None or known[0] <= version:
                     newest[operation.key] = version, operation
@@ -155,7 +200,7 @@ class NothingAcknowledgedIsLost(Checker):
             record = node.disk.get(NAMESPACE, key)
             if record is not None and record.version > version:
                 continue  # a later write, whose answer was lost
-            wanted = operation.value if isinstance(operation, PutValue) else None
+            wanted = _stored(operation)
             if (record.value if record is not None else None) == wanted:
                 continue
             if record is None and self._is_deleted_after(key, version):

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kvnet.core.catalog import Namespace
 from kvnet.core.events import ChunksReady, FramesCut
 from kvnet.core.manifest import Manifest
 from kvnet.core.operations import Operation, PutLargeValue
+from kvnet.core.pieces import BUSY, UNDER_WAY_MAX
 from kvnet.core.replica import Replica
+from kvnet.core.versions import Version
 from kvnet.core.writer import Cut, Ticket, Writer
 from kvnet.errors import RequestError, StorageFull
 from kvnet.limits import Limits
@@ -46,6 +48,15 @@ class CrashPoint(StrEnum):
     """Durable, and nobody told."""
 
 
+class _Offered(NamedTuple):
+    """A large value whose chunks are on their way."""
+
+    operation: PutLargeValue
+    request_id: bytes
+    promised: Callable[[Version], None]
+    answer: Answer
+
+
 class Desk:
     """One coordinator's writing, from its epoch to its end."""
 
@@ -63,7 +74,7 @@ class Desk:
         self.is_closed = False
         """Its core has ordered that nothing more be written."""
         self._waiting: list[tuple[int, Answer]] = []
-        self._offered: dict[bytes, tuple[PutLargeValue, Answer]] = {}
+        self._offered: dict[bytes, _Offered] = {}
         """Large values whose chunks are on their way, by the offer's id."""
         self._committing: Cut | None = None
         """What the disk is busy with."""
@@ -88,29 +99,43 @@ class Desk:
         self._waiting.append((ticket.durable_at, answer))
         return ticket
 
-    def submit_large(self, operation: PutLargeValue, answer: Answer) -> None:
+    def submit_large(
+        self,
+        operation: PutLargeValue,
+        request_id: bytes,
+        promised: Callable[[Version], None],
+        answer: Answer,
+    ) -> None:
         """Keep a large value's chunks and offer them; it is submitted when they are everywhere, or in 6 s.
+
+        `promised` hears its version then, before `answer` hears that it is durable.
 
         Raises:
             StorageFull: nothing of it will be seen.
+            RequestError: too many are under way.
         """
+        if any(offered.request_id == request_id for offered in self._offered.values()):
+            return  # that one is under way
+        if len(self._offered) >= UNDER_WAY_MAX:
+            raise RequestError(503, BUSY, "too many large values under way")
         names = Manifest.unpack(operation.manifest).chunks
         for name, data in zip(names, operation.chunks, strict=True):
             self.node.disk.put_chunk(name, data)
         id_ = self.world.rng.getrandbits(128).to_bytes(16, "big")
-        self._offered[id_] = operation._replace(chunks=[]), answer
+        self._offered[id_] = _Offered(operation._replace(chunks=[]), request_id, promised, answer)
         self.node.feed(ChunksReady(id_, tuple(dict.fromkeys(names))))
 
     def settle(self, id_: bytes) -> None:
         """All members that answer hold what was offered: its entry may be sequenced."""
         offered = self._offered.pop(id_, None)
         if offered is not None and self.is_open:
-            operation, answer = offered
             try:
-                self.submit([operation], None, answer)
+                ticket = self.submit([offered.operation], offered.request_id, offered.answer)
             except RequestError:
-                answer(False)
-            self.commit_soon()
+                offered.answer(False)
+            else:
+                offered.promised(ticket.version)
+                self.commit_soon()
 
     def commit_soon(self) -> None:
         """See to it that what is pending gets committed, and that who waits for what is durable is answered."""

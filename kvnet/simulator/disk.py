@@ -34,7 +34,7 @@ from kvnet.core.frames import Frame
 from kvnet.core.manifest import Manifest, hash_chunk
 from kvnet.core.messages import Page
 from kvnet.core.versions import GENESIS, Position, Version
-from kvnet.errors import BeyondHorizon, ChunksMissing, Divergence, PageDamaged, StorageFull
+from kvnet.errors import BeyondHorizon, ChunksMissing, Divergence, PageDamaged, StorageDamaged, StorageFull
 
 KEPT_UNSYNCED: Final = 0.5
 """How often the kernel had written out what nobody synced when the power went."""
@@ -317,12 +317,15 @@ class SimulatedDisk:
         """Nothing can be written."""
         self.is_lying = False
         """fsync returns and has done nothing."""
+        self.is_damaged = False
+        """A record isn't what was written: whoever reads it finds that out, and shows it to nobody."""
         self._clear()
         self._keep()
 
     def _clear(self) -> None:
         self.journal.clear()
         self._content = Records()
+        self.is_damaged = False
         self.stamp = 0
         self.verified = False
         self.chunks: dict[bytes, bytes] = {}
@@ -451,7 +454,13 @@ class SimulatedDisk:
     # -- pages and the successor -----------------------------------------------------------------------------
 
     def read_page(self, after: bytes) -> Page:
-        """Return the records behind this place."""
+        """Return the records behind this place.
+
+        Raises:
+            StorageDamaged: one of them isn't what was written.
+        """
+        if self.is_damaged:
+            raise StorageDamaged("a record isn't what was written")
         found: list[tuple[bytes, Record]] = []
         until = b""
         for place, record in self._content.places():
@@ -498,6 +507,7 @@ class SimulatedDisk:
         self.stamp = successor.stamp or self.stamp
         self.successor = None
         self.verified = True
+        self.is_damaged = False
         if not self.is_lying:
             self._keep()
         return self.position

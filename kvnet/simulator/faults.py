@@ -70,6 +70,12 @@ class LyingDisk(Fault, frozen=True, kw_only=True, tag="lying_disk"):
     nodes: Names
 
 
+class FlippedBit(Fault, frozen=True, kw_only=True, tag="flipped_bit"):
+    """A record on edges' disks isn't what was written any more; a read or a verification finds it at the end."""
+
+    nodes: Names
+
+
 class SlowDisk(Fault, frozen=True, kw_only=True, tag="slow_disk"):
     """The coordinator's fsync takes between these times."""
 
@@ -158,6 +164,7 @@ AnyFault = (
     | Slow
     | FullDisk
     | LyingDisk
+    | FlippedBit
     | SlowDisk
     | Clock
     | Twin

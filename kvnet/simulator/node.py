@@ -52,7 +52,7 @@ from kvnet.core.messages import Chunk, ChunkMissing, Frames, Message, Page
 from kvnet.core.replica import Replica
 from kvnet.core.state import NodeConfig
 from kvnet.core.versions import GENESIS, Position
-from kvnet.errors import ChunksMissing, Divergence, PageDamaged, ProtocolError, StorageFull
+from kvnet.errors import ChunksMissing, Divergence, PageDamaged, ProtocolError, StorageDamaged, StorageFull
 from kvnet.simulator.disk import SimulatedDisk, SimulatedJournal
 from kvnet.simulator.network import Link, size_of
 
@@ -414,9 +414,19 @@ class SimulatedNode:
         core, peer, after = read
         if self.core is not core or self._later(self._read_page, read):
             return
-        page = self.disk.read_page(after)
+        try:
+            page = self.disk.read_page(after)
+        except StorageDamaged:
+            self.notice_damage()
+            return
         self._bulk_outbox.setdefault(peer, []).append(page)
         self.turn([PageSent(peer, page.until)])
+
+    def notice_damage(self) -> None:
+        """Find out that a record isn't what was written: nobody is shown it, and the replica is made anew."""
+        if self.disk.is_damaged:
+            self.reports.append((self.world.now, "damaged", "a record isn't what was written"))
+            self.feed(Diverged("a record isn't what was written"))
 
     def _give_up_successor(self) -> None:
         self._work += 1

@@ -7,7 +7,7 @@ from random import Random
 
 from msgspec.structs import replace
 
-from kvnet.limits import Limits
+from kvnet.limits import Limits, profile
 from kvnet.simulator.swarm import FAULTS_MS, WARM_UP_MS, Mode, draw, size_of
 from kvnet.simulator.trace import Trace
 from kvnet.simulator.watched import Outcome, Watched
@@ -43,7 +43,7 @@ class Run(Watched):
         world = World(
             replace(topology, wan=wan, storage=storage),
             seed=seed,
-            limits=Limits(),
+            limits=profile("workers-kv") if drawn.large_share else Limits(),
             edge_journal_bytes=drawn.edge_journal_bytes,
             tcp=tcp,
             trace=trace,

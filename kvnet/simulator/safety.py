@@ -7,10 +7,11 @@ from math import inf
 from typing import Any, Final
 
 from kvnet.core.donor import RECEIVERS_MAX
-from kvnet.core.entries import DIGEST_MODULUS
+from kvnet.core.entries import DIGEST_MODULUS, PutLarge
 from kvnet.core.events import UNSENT_BYTES_MAX
 from kvnet.core.frames import Frame
 from kvnet.core.freshness import BeaconSeen, staleness_ms
+from kvnet.core.manifest import Manifest
 from kvnet.core.messages import Beacon, BeaconId, Frames, Message
 from kvnet.core.offers import KEPT_ASKS_MAX, OFFERS_MAX
 from kvnet.core.state import NEVER
@@ -179,6 +180,34 @@ class FoldOfAPrefix(Checker):
         hashes = (r.hash for records in node.disk.records.values() for r in records.values())
         if sum(int.from_bytes(hash_, "big") for hash_ in hashes) % DIGEST_MODULUS != node.disk.digest:
             self.fail(f"{node.id} at {position} has a digest that isn't the sum of its records", node=node.id)
+
+
+class WholeValues(Checker):
+    """A replica shows a large value only when it has all of its chunks."""
+
+    name = "whole values"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.looked = 0
+
+    def on_applied(self, node: SimulatedNode, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            for entry in frame.entries():
+                if isinstance(entry, PutLarge):
+                    self._look_for(node, Manifest.unpack(entry.manifest).chunks)
+
+    def on_adopted(self, node: SimulatedNode) -> None:
+        for held in node.disk.records.values():
+            for record in held.values():
+                if record.large:
+                    self._look_for(node, Manifest.unpack(record.value).chunks)
+
+    def _look_for(self, node: SimulatedNode, chunks: Sequence[bytes]) -> None:
+        self.looked += 1
+        missing = node.disk.lacking_chunks(chunks)
+        if missing and node.disk.folds:
+            self.fail(f"{node.id} shows a large value and lacks {len(missing)} of its chunks", node=node.id)
 
 
 class NoResurrection(Checker):

@@ -67,6 +67,7 @@ class ScriptedRun(Watched):
             keys=KEYS,
             value_bytes_max=experiment.size,
             edge_journal_bytes=0,
+            large_share=0.0,
             edge_durability=topology.storage.edge_durability,
             kinds=tuple(dict.fromkeys(str(fault.__struct_config__.tag) for fault in schedule)),
             broken=tuple(name for name in world.wan.members(self.kept) if name in world.nodes),

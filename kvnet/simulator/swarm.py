@@ -25,6 +25,7 @@ from kvnet.simulator.faults import (
     Clock,
     Crash,
     CrashInCommit,
+    FlippedBit,
     FullDisk,
     HangUp,
     Loss,
@@ -70,6 +71,8 @@ class Draw(Struct, frozen=True, kw_only=True):
     value_bytes_max: int
     edge_journal_bytes: int
     edge_durability: str
+    large_share: float
+    """Of the writes, those of a value that travels in chunks."""
     kinds: tuple[str, ...]
     """The kinds of faults in the mix."""
     broken: tuple[str, ...] = ()
@@ -158,6 +161,10 @@ def _full(dice: _Dice) -> AnyFault:
 def _lying(dice: _Dice) -> AnyFault:
     nodes = (ROOT,) if dice.rng.random() < 0.4 else dice.some(0.2)
     return LyingDisk(at_ms=dice.time(), lasts_ms=dice.lasting(10_000), nodes=nodes)
+
+
+def _flipped(dice: _Dice) -> AnyFault:
+    return FlippedBit(at_ms=dice.time(), lasts_ms=dice.lasting(10_000), nodes=dice.some(0.2))
 
 
 def _slow_disk(dice: _Dice) -> AnyFault:
@@ -254,6 +261,7 @@ KINDS: Final[dict[str, Callable[[_Dice], AnyFault]]] = {
     "slow": _slow,
     "full disk": _full,
     "lying disk": _lying,
+    "flipped bit": _flipped,
     "slow disk": _slow_disk,
     "clock": _clock,
     "twin": _twin,
@@ -299,6 +307,7 @@ def draw(seed: int, mode: Mode, pops: Sequence[str], regions: Sequence[str], *, 
         value_bytes_max=rng.choice([100, 5000, 65_000]),
         edge_journal_bytes=rng.choice([2000, 50_000, 1_000_000]),
         edge_durability=rng.choice(["none", "commit"]),
+        large_share=rng.choice([0.0, 0.0, 0.02]),
         kinds=kinds,
         broken=broken,
         faults=tuple(faults),

@@ -23,6 +23,7 @@ from kvnet.simulator.safety import (
     NoResurrection,
     OneHistory,
     StalenessIsABound,
+    WholeValues,
 )
 from kvnet.simulator.swarm import Draw, Mode
 from kvnet.simulator.world import ROOT, World
@@ -52,6 +53,10 @@ class Outcome(Struct, frozen=True, kw_only=True):
     events: int
     virtual_ms: float
     acknowledged: int
+    made_anew: int = 0
+    """Replicas made of pages."""
+    large_values: int = 0
+    """Times that a replica showed a large value it hadn't shown before."""
     converged_ms: float | None = None
     """From the heal, or from when the coordinator wrote again, until all that count were equal."""
     excuses: tuple[str, ...] = ()
@@ -95,6 +100,20 @@ class Converged(Checker):
     """After the heal all that count are equal within the bound."""
 
     name = "converges"
+
+
+class MadeAnew(Checker):
+    """Counts the replicas that were made of pages."""
+
+    name = "made anew"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.count = 0
+
+    def on_adopted(self, node: SimulatedNode) -> None:
+        del node
+        self.count += 1
 
 
 class Operator(Checker):
@@ -146,6 +165,8 @@ class Watched(ABC):
         NeverBack(world)
         EpochsDiffer(world, self.disturbances)
         FoldOfAPrefix(world)
+        self.whole = WholeValues(world)
+        self.anew = MadeAnew(world)
         NoResurrection(world)
         EverythingIsBounded(world)
         StalenessIsABound(world, self.disturbances)
@@ -189,6 +210,7 @@ class Watched(ABC):
             keys=drawn.keys,
             value_bytes_max=drawn.value_bytes_max,
             until_ms=until_ms,
+            large_share=drawn.large_share,
         )
         lost = NothingAcknowledgedIsLost(self.world, self.disturbances, self.clients)
         self.faults = Breaker(self.world, self.disturbances, drawn.faults, rng=rng)
@@ -250,6 +272,8 @@ class Watched(ABC):
             events=self.world.events,
             virtual_ms=round(self.world.now, 3),
             acknowledged=self.clients.told["acknowledged"] if self.clients else 0,
+            made_anew=self.anew.count,
+            large_values=self.whole.looked,
             converged_ms=self._converged_ms,
             excuses=tuple(dict.fromkeys(self.disturbances.excuses)),
             ledger={

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from kvnet.core.frames import Frame
-from kvnet.storage import chunks, journal
+from kvnet.storage import chunks
 from kvnet.storage.batch import Batch
 from kvnet.storage.environment import Environment
+from kvnet.storage.journal import LmdbJournal
 from kvnet.storage.requests import Remembered, remember
 from kvnet.storage.state import read_state, read_tallies
 
@@ -64,10 +65,11 @@ class Compaction:
         with copy.view() as read:
             state, tallies = read_state(read, meta), read_tallies(read, meta)
         with source.view() as read:
-            end = read_state(read, source.database("meta")).position
+            theirs = read_state(read, source.database("meta"))
             frames: list[Frame] = []
-            if state.position.seq < end.seq:
-                frames = journal.frames_after(read, source.database("journal"), state.position.seq, bytes_max)
+            if state.position.seq < theirs.position.seq:
+                journal = LmdbJournal(read, source.database("journal"), theirs)
+                frames = journal.frames_after(state.position.seq, bytes_max)
         if not frames and not self._requests:
             return True
         with copy.write() as txn:
@@ -75,7 +77,9 @@ class Compaction:
                 batch = Batch(copy, txn, state, tallies, tracks_expiries=tracks_expiries)
                 for frame in frames:
                     batch.take(frame)
-                batch.finish(journal.append(txn, copy.database("journal"), frames, state))
+                journal = LmdbJournal(txn, copy.database("journal"), state)
+                journal.append(frames)
+                batch.finish(journal.noted_in(state))
             if self._requests:
                 remember(txn, copy.database("requests"), copy.database("request_times"), self._requests)
         self._requests.clear()

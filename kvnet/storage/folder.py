@@ -264,6 +264,10 @@ class DataFolder:
     def crash_file(self) -> Path:
         return self.path / "crash"
 
+    @property
+    def clock_file(self) -> Path:
+        return self.path / "clock"
+
     def discard_replica(self, why: str) -> None:
         """Begin with an empty replica in place of one that is damaged and refillable, and not open."""
         self.discarded = why

@@ -1,105 +1,187 @@
-"""The journal: frames by their first seq, in the environment and transaction of the records they changed.
+"""The journal: every frame from a horizon to an end, contiguous, in the order of their seqs.
 
-Stored as `chain after 16 ‖ frame`, so that a frame read back for a neighbour isn't hashed again. What lies here
-is contiguous from the horizon to the position.
+`Journal` is all that a store wants of it. `LmdbJournal` keeps it in the environment of the records, as seen by one
+transaction, so that frames and what they change are durable together.
+
+A database server can be the second engine. What it takes over is the fence: its `append` is one statement of its
+own that inserts the frames only where the newest row has their chain and no higher epoch, committed there before
+the records follow in LMDB. So of two coordinators that both believe to be the one, the first to append with the
+higher epoch ends the other, on whatever machines they run. After a crash between the two commits the journal is
+ahead of the records, and `frames_after` the records' position is what they lack; the other way round can't happen.
+
+    journal      first seq u64 -> chain after 16 ‖ frame
+
+The chain is stored, so that a frame read back for a neighbour isn't hashed again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, Protocol
 
 import lmdb
 
+from kvnet.core.clock import stamp_ms
 from kvnet.core.frames import Frame, read_frame
 from kvnet.core.versions import CHAIN_BYTES, Position
-from kvnet.errors import BeyondHorizon
+from kvnet.errors import BeyondHorizon, Fenced
+from kvnet.storage.retention import Retention
 from kvnet.storage.state import State
 
 DROPPED_AT_ONCE_MAX: Final = 512
 """Frames a single commit drops at most, on top of two for each it appends."""
 
 
-def append(txn: lmdb.Transaction[bytes], db: lmdb._Database, frames: Sequence[Frame], state: State) -> State:
-    """Store `frames` behind the last; return `state` with the journal's new size."""
-    added = 0
-    with txn.cursor(db) as cursor:
+class Journal(Protocol):
+    """Frames from `horizon` to `end`."""
+
+    @property
+    def horizon(self) -> Position:
+        """Where the first frame starts."""
+
+    @property
+    def end(self) -> Position:
+        """Where the last frame leads; the horizon of an empty journal."""
+
+    def append(self, frames: Sequence[Frame]) -> None:
+        """These frames, which continue each other, are behind the last.
+
+        Raises:
+            Fenced: they don't continue the journal, or are of an epoch that is over; nothing was appended.
+        """
+
+    def truncate(self, retention: Retention, appended: int) -> None:
+        """Drop the oldest frames, a bounded number: some more than `appended`, so that it gets ahead."""
+
+    def frames_after(self, seq: int, bytes_max: int) -> list[Frame]:
+        """Return the frames from `seq` + 1 on, oldest first: at least one, then as many as fit `bytes_max`.
+
+        Raises:
+            BeyondHorizon: no frame starts there.
+        """
+
+    def ends_at(self, position: Position) -> bool:
+        """Whether a frame stored here ends exactly at `position`."""
+
+    def last_end(self, seq: int) -> Position | None:
+        """Return the last frame's end at or below `seq`; None if no frame stored here ends there."""
+
+    def frame_that_ends_at(self, seq: int) -> Frame | None:
+        """Return the frame whose last entry is `seq`, if it is stored here."""
+
+
+class LmdbJournal:
+    """The journal of one environment, through one transaction; a `Journal`."""
+
+    def __init__(self, txn: lmdb.Transaction[Any], db: lmdb._Database, state: State) -> None:
+        """`state` is what the environment says of itself in this transaction."""
+        self._txn = txn
+        self._db = db
+        self._horizon = state.horizon
+        self._frames = state.journal_frames
+        self._bytes = state.journal_bytes
+
+    def noted_in(self, state: State) -> State:
+        """Return `state` with what has become of the journal: to be stored by the transaction that changed it."""
+        return state._replace(horizon=self._horizon, journal_frames=self._frames, journal_bytes=self._bytes)
+
+    @property
+    def horizon(self) -> Position:
+        return self._horizon
+
+    @property
+    def end(self) -> Position:
+        with self._txn.cursor(self._db) as cursor:
+            return _read(cursor.value()).position if cursor.last() else self._horizon
+
+    def append(self, frames: Sequence[Frame]) -> None:
+        """As Journal.append: the whole transaction must be dropped when it raises."""
+        end = self.end
         for frame in frames:
-            data = frame.data
-            stored = cursor.put(_key(frame.first_seq), frame.chain_after + data, append=True)
-            assert stored, "a frame before the journal's last"
-            added += len(data)
-    return state._replace(
-        journal_frames=state.journal_frames + len(frames), journal_bytes=state.journal_bytes + added
-    )
+            if frame.epoch < end.epoch:
+                raise Fenced(f"a frame of epoch {frame.epoch}, which ended when epoch {end.epoch} began")
+            if frame.first_seq != end.seq + 1 or frame.chain_before != end.chain:
+                raise Fenced(f"frame {frame.first_seq} doesn't continue the journal, which ends at {end}")
+            end = frame.position
+        with self._txn.cursor(self._db) as cursor:
+            for frame in frames:
+                cursor.put(_key(frame.first_seq), frame.chain_after + frame.data, append=True)
+                self._frames += 1
+                self._bytes += len(frame.data)
+
+    def truncate(self, retention: Retention, appended: int) -> None:
+        budget = DROPPED_AT_ONCE_MAX + 2 * appended
+        with self._txn.cursor(self._db) as cursor:
+            if not self._is_over(cursor, retention):
+                return
+            oldest_ms = _kept_since(cursor, retention.age_ms)
+            found = cursor.first()
+            while found and self._frames > 1 and budget:
+                frame = _read(cursor.value())
+                too_large = retention.bytes_max is not None and self._bytes > retention.bytes_max
+                if not (too_large or stamp_ms(frame.stamp) < oldest_ms):
+                    break
+                found = cursor.delete()
+                budget -= 1
+                self._horizon = frame.position
+                self._frames -= 1
+                self._bytes -= len(frame.data)
+
+    def _is_over(self, cursor: lmdb.Cursor[Any], retention: Retention) -> bool:
+        """Whether it is so much over its limits that dropping begins."""
+        bytes_max, age_ms = retention
+        if bytes_max is not None and self._bytes > bytes_max + bytes_max // 8:
+            return True
+        if age_ms is None or not cursor.first():
+            return False
+        return stamp_ms(_read(cursor.value()).stamp) < _kept_since(cursor, age_ms + age_ms // 8)
+
+    def frames_after(self, seq: int, bytes_max: int) -> list[Frame]:
+        frames: list[Frame] = []
+        size = 0
+        with self._txn.cursor(self._db) as cursor:
+            if not cursor.set_key(_key(seq + 1)):
+                raise BeyondHorizon(f"no frame in the journal starts at {seq + 1}")
+            for stored in cursor.iternext(keys=False):
+                size += len(stored) - CHAIN_BYTES
+                if frames and size > bytes_max:
+                    break
+                frames.append(_read(stored))
+        return frames
+
+    def ends_at(self, position: Position) -> bool:
+        with self._txn.cursor(self._db) as cursor:
+            return _seek_before(cursor, position.seq + 1) and _read(cursor.value()).position == position
+
+    def last_end(self, seq: int) -> Position | None:
+        with self._txn.cursor(self._db) as cursor:
+            found = _seek_before(cursor, seq + 1)
+            while found:
+                position = _read(cursor.value()).position
+                if position.seq <= seq:
+                    return position
+                found = cursor.prev()
+        return None
+
+    def frame_that_ends_at(self, seq: int) -> Frame | None:
+        with self._txn.cursor(self._db) as cursor:
+            frame = _read(cursor.value()) if _seek_before(cursor, seq + 1) else None
+        return frame if frame is not None and frame.last_seq == seq else None
 
 
-def drop_oldest(
-    txn: lmdb.Transaction[bytes], db: lmdb._Database, state: State, *, bytes_max: int, appended: int
-) -> State:
-    """Drop the oldest frames of a journal over `bytes_max`; return `state` with its new horizon.
-
-    It starts an eighth above the limit and goes down to it: a few hundred neighbours at a time dirty far fewer
-    pages than one per commit. The work of one commit is bounded, and the last frame always stays.
-    """
-    if state.journal_bytes <= bytes_max + bytes_max // 8:
-        return state
-    horizon, count, size = state.horizon, state.journal_frames, state.journal_bytes
-    budget = DROPPED_AT_ONCE_MAX + 2 * appended
-    with txn.cursor(db) as cursor:
-        cursor.first()
-        while size > bytes_max and count > 1 and budget > 0:
-            frame = _read(memoryview(cursor.value()))
-            cursor.delete()
-            horizon, count, size, budget = frame.position, count - 1, size - len(frame.data), budget - 1
-    return state._replace(horizon=horizon, journal_frames=count, journal_bytes=size)
+def _seek_before(cursor: lmdb.Cursor[Any], seq: int) -> bool:
+    """Stand at the last frame that starts before `seq`; return whether there is one."""
+    return cursor.prev() if cursor.set_range(_key(seq)) else cursor.last()
 
 
-def frames_after(txn: lmdb.Transaction[memoryview], db: lmdb._Database, seq: int, bytes_max: int) -> list[Frame]:
-    """Return the frames from `seq` + 1 on, oldest first: at least one, then as many as fit `bytes_max`.
-
-    Raises:
-        BeyondHorizon: no frame starts there.
-    """
-    frames: list[Frame] = []
-    size = 0
-    with txn.cursor(db) as cursor:
-        if not cursor.set_key(_key(seq + 1)):
-            raise BeyondHorizon(f"no frame in the journal starts at {seq + 1}")
-        for stored in cursor.iternext(keys=False):
-            size += len(stored) - CHAIN_BYTES
-            if frames and size > bytes_max:
-                break
-            frames.append(_read(stored))
-    return frames
+def _kept_since(cursor: lmdb.Cursor[Any], age_ms: int | None) -> int:
+    """Return the time from which on frames are kept, in milliseconds since 1970, beside the newest frame's."""
+    if age_ms is None or not cursor.last():
+        return 0
+    return stamp_ms(_read(cursor.value()).stamp) - age_ms
 
 
-def ends_at(txn: lmdb.Transaction[memoryview], db: lmdb._Database, position: Position) -> bool:
-    """Whether a frame stored here ends exactly at `position`."""
-    with txn.cursor(db) as cursor:
-        found = cursor.prev() if cursor.set_range(_key(position.seq + 1)) else cursor.last()
-        return found and _read(cursor.value()).position == position
-
-
-def last_end(txn: lmdb.Transaction[memoryview], db: lmdb._Database, seq: int) -> Position | None:
-    """Return the last frame's end at or below `seq`; None if no frame stored here ends there."""
-    with txn.cursor(db) as cursor:
-        found = cursor.prev() if cursor.set_range(_key(seq + 1)) else cursor.last()
-        while found:
-            position = _read(cursor.value()).position
-            if position.seq <= seq:
-                return position
-            found = cursor.prev()
-    return None
-
-
-def last_position(txn: lmdb.Transaction[memoryview], db: lmdb._Database) -> Position | None:
-    """Return where the last frame stored here ends; None if there is none."""
-    with txn.cursor(db) as cursor:
-        return _read(cursor.value()).position if cursor.last() else None
-
-
-def _read(stored: memoryview) -> Frame:
+def _read(stored: bytes | memoryview) -> Frame:
     return read_frame(bytes(stored[CHAIN_BYTES:]), chain_after=bytes(stored[:CHAIN_BYTES]))
 
 

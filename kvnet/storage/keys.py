@@ -44,14 +44,16 @@ def is_pointer(prefix: bytes, db_key: bytes) -> bool:
     return len(db_key) - len(prefix) > SLICE_BYTES
 
 
-def find_place(txn: lmdb.Transaction[bytes], prefix: bytes, key: bytes) -> bytes | None:
-    """Return where `key` is stored under `prefix`, or None if a layer on the way doesn't exist."""
-    while len(key) > SLICE_BYTES:
-        layer = txn.get(prefix + key[:SLICE_BYTES] + POINTER)
+def find(get: Callable[[bytes], bytes | None], prefix: bytes, key: bytes) -> bytes | None:
+    """Return what is stored for `key` under `prefix`, or None; `get` is that of a transaction over bytes."""
+    at, last = 0, len(key) - SLICE_BYTES
+    while at < last:
+        layer = get(prefix + key[at : at + SLICE_BYTES] + POINTER)
         if layer is None:
             return None
-        prefix, key = layer, key[SLICE_BYTES:]
-    return prefix + key
+        prefix = layer
+        at += SLICE_BYTES
+    return get(prefix + key[at:])
 
 
 def make_place(txn: lmdb.Transaction[bytes], prefix: bytes, key: bytes, new_layer: Callable[[], bytes]) -> bytes:

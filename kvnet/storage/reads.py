@@ -17,11 +17,11 @@ from kvnet.core.entries import HASH_BYTES
 from kvnet.core.frames import Frame
 from kvnet.core.messages import Page
 from kvnet.core.versions import Position, Version
-from kvnet.storage import journal
 from kvnet.storage.catalogue import Catalogue
 from kvnet.storage.environment import Environment
 from kvnet.storage.faults import translated
-from kvnet.storage.keys import SLICE_BYTES, find_place
+from kvnet.storage.journal import LmdbJournal
+from kvnet.storage.keys import SLICE_BYTES, find
 from kvnet.storage.listing import ListedKey, list_some
 from kvnet.storage.pages import PAGE_BYTES, pack, read_stretch
 from kvnet.storage.records import (
@@ -46,6 +46,9 @@ class View(NamedTuple):
     tallies: dict[bytes, Tally]
     state: State
     catalogue: Catalogue
+
+    def journal(self, txn: lmdb.Transaction[memoryview]) -> LmdbJournal:
+        return LmdbJournal(txn, self.environment.database("journal"), self.state)
 
 
 class Reads:
@@ -125,33 +128,25 @@ class Reads:
         Raises:
             StorageDamaged: it isn't what was written.
         """
-        view = self._view
-        tally = view.tallies.get(namespace)
+        # Taken apart, which is quicker than three of its names.
+        environment, begin, records, tallies, _, _ = self._view
+        tally = tallies.get(namespace)
         if tally is None:
             return None
         try:
             # The transaction ends with the expression: nothing else holds it. `with` costs a sixth of a read.
-            stored = view.begin(view.records).get(tally.prefix + key)
-        except lmdb.BadValsizeError:
-            stored = None  # a long key, which lies in layers
+            if len(key) <= SLICE_BYTES:
+                stored = begin(records).get(tally.prefix + key)
+            else:
+                stored = find(begin(records).get, tally.prefix, key)
         except lmdb.Error as error:
-            raise translated(error, view.environment.path) from error
+            raise translated(error, environment.path) from error
         if stored is None:
-            return self._get_long(view, tally, key) if len(key) > SLICE_BYTES else None
+            return None
         # What `read_record` does with a record that has neither metadata nor expiry: nearly all, and a call less.
         if crc32(stored, crc32(key)) == RESIDUE and stored[0] == PLAIN:
             return StoredRecord(stored[PLAIN_VALUE], b"", 0, stored)
         return read_record(key, stored)
-
-    @staticmethod
-    def _get_long(view: View, tally: Tally, key: bytes) -> StoredRecord | None:
-        try:
-            with view.begin(view.records) as txn:
-                place = find_place(txn, tally.prefix, key)
-                stored = None if place is None else txn.get(place)
-        except lmdb.Error as error:
-            raise translated(error, view.environment.path) from error
-        return None if stored is None else read_record(key, stored)
 
     def list_keys(
         self, namespace: bytes, prefix: bytes, after: bytes | None, limit: int, now_s: int
@@ -189,7 +184,7 @@ class Reads:
         if seq >= view.state.position.seq:
             return []
         with view.environment.view() as txn:
-            return journal.frames_after(txn, view.environment.database("journal"), seq, bytes_max)
+            return view.journal(txn).frames_after(seq, bytes_max)
 
     def holds(self, position: Position) -> bool:
         """Whether `position` is a frame's end of this store's own history, as far as the journal can prove."""
@@ -200,7 +195,7 @@ class Reads:
         if not state.horizon.seq < position.seq < state.position.seq:
             return False
         with view.environment.view() as txn:
-            return journal.ends_at(txn, view.environment.database("journal"), position)
+            return view.journal(txn).ends_at(position)
 
     def end_before(self, seq: int) -> Position | None:
         """Return this history's last frame end at or below `seq`; None where the journal begins later."""
@@ -210,7 +205,7 @@ class Reads:
         if seq < view.state.horizon.seq:
             return None
         with view.environment.view() as txn:
-            return journal.last_end(txn, view.environment.database("journal"), seq) or view.state.horizon
+            return view.journal(txn).last_end(seq) or view.state.horizon
 
     def digest_at(self, seq: int) -> tuple[Position, int] | None:
         """Return position and digest where a frame ends at `seq`; None if the journal can't tell."""
@@ -218,7 +213,7 @@ class Reads:
         if seq == view.state.position.seq:
             return view.state.position, view.state.digest
         with view.environment.view() as txn:
-            frame = journal.frame_that_ends_at(txn, view.environment.database("journal"), seq)
+            frame = view.journal(txn).frame_that_ends_at(seq)
         return None if frame is None else (frame.position, int.from_bytes(frame.digest_after, "big"))
 
     def namespace_digest(self, namespace: bytes) -> int:

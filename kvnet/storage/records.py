@@ -183,6 +183,14 @@ def read_hash(stored: bytes | memoryview) -> int:
     return int.from_bytes(stored[HEADER_BYTES - HASH_BYTES : HEADER_BYTES], "big")
 
 
+def read_expiry(stored: bytes | memoryview) -> int:
+    """Return when a record expires, 0 for never; also of what isn't a record, as whoever reads it will notice."""
+    if len(stored) < OVERHEAD_BYTES + _EXPIRES.size or stored[0] not in KINDS or not stored[0] & EXPIRES:
+        return 0
+    expires_at: int = _EXPIRES.unpack_from(stored, HEADER_BYTES)[0]
+    return expires_at
+
+
 def damaged(key: bytes) -> StorageDamaged:
     return StorageDamaged(f"the record of {key[:64]!r} isn't what was written: this replica must be made anew")
 

@@ -24,22 +24,26 @@ from kvnet.core.events import BootstrapProgress
 from kvnet.core.frames import Frame
 from kvnet.core.messages import Page
 from kvnet.core.versions import Position
+from kvnet.core.writer import ExpiringRecord
 from kvnet.errors import ChunksMissing, ProtocolError, StorageDamaged, StorageError, StorageFull
-from kvnet.storage import chunks, journal
+from kvnet.storage import chunks, expiries
 from kvnet.storage.batch import Batch
 from kvnet.storage.catalogue import Catalogue
 from kvnet.storage.compaction import Compacted, Compaction
 from kvnet.storage.disk import HOST, Disk
 from kvnet.storage.environment import MAP_SIZE_BYTES, Environment, Owner
 from kvnet.storage.erasure import erase
+from kvnet.storage.expiries import Expiring
 from kvnet.storage.faults import translated
 from kvnet.storage.folder import DataFolder, Durability
+from kvnet.storage.journal import LmdbJournal
 from kvnet.storage.keys import walk
 from kvnet.storage.listing import ListedKey
 from kvnet.storage.port import StoreJournal
 from kvnet.storage.reads import Reads, View
 from kvnet.storage.records import StoredRecord, read_record
 from kvnet.storage.requests import Remembered, remember
+from kvnet.storage.retention import KEEP_ALL, Retention
 from kvnet.storage.state import State, read_state, read_tallies
 from kvnet.storage.successor import VERIFIED_KEY, Successor
 from kvnet.storage.verification import Verification
@@ -59,12 +63,10 @@ def _no_step(name: str) -> None:
 class Store(Reads):
     """One node's replica and journal in one data folder."""
 
-    def __init__(
-        self, folder: DataFolder, *, journal_bytes_max: int | None, tracks_expiries: bool = False
-    ) -> None:
+    def __init__(self, folder: DataFolder, *, retention: Retention, tracks_expiries: bool = False) -> None:
         self._folder = folder
         self._step = folder.step
-        self._journal_bytes_max = journal_bytes_max
+        self._retention = retention
         self._tracks_expiries = tracks_expiries
         self._collect_at = 0.0
         self._compaction: Compaction | None = None
@@ -85,13 +87,16 @@ class Store(Reads):
         cluster_id: bytes,
         durability: Durability,
         map_size_bytes: int = MAP_SIZE_BYTES,
+        retention: Retention = KEEP_ALL,
         journal_bytes_max: int | None = None,
         refillable: bool = False,
         tracks_expiries: bool = False,
         disk: Disk = HOST,
         step: Callable[[str], None] = _no_step,
     ) -> Self:
-        """Open or make the store in `folder`; `journal_bytes_max` None keeps every frame.
+        """Open or make the store in `folder`.
+
+        The journal keeps what `retention` says; `journal_bytes_max` is short for one by size alone.
 
         A `refillable` replica that is damaged is thrown away and begins empty (`discarded` says why); another one
         is refused.
@@ -110,15 +115,17 @@ class Store(Reads):
             disk=disk,
             step=step,
         )
+        if journal_bytes_max is not None:
+            retention = retention._replace(bytes_max=journal_bytes_max)
         try:
             try:
-                return cls(opened, journal_bytes_max=journal_bytes_max, tracks_expiries=tracks_expiries)
+                return cls(opened, retention=retention, tracks_expiries=tracks_expiries)
             except StorageDamaged as damage:
                 if not refillable:
                     raise
                 opened.replica.retire()
                 opened.discard_replica(str(damage))
-                return cls(opened, journal_bytes_max=journal_bytes_max, tracks_expiries=tracks_expiries)
+                return cls(opened, retention=retention, tracks_expiries=tracks_expiries)
         except BaseException:
             opened.close(clean=False)
             raise
@@ -158,11 +165,17 @@ class Store(Reads):
                 raise StorageDamaged(f"{environment.path} can't be read: {error}") from error
             self._verified = txn.get(VERIFIED_KEY, db=meta) is not None
             self._erasing_some = txn.stat(environment.database("erasing"))["entries"] > 0
+            self._index_mark = bytes(txn.get(expiries.INDEX_KEY, default=b"", db=meta))
+        if self._index_mark and not self._tracks_expiries:  # what is written from here on isn't in the index
+            with environment.write() as writing:
+                writing.delete(expiries.INDEX_KEY, db=meta)
+            self._index_mark = b""
         self._meta = meta
         self._journal = environment.database("journal")
         self._requests = environment.database("requests")
         self._request_times = environment.database("request_times")
         self._erasing = environment.database("erasing")
+        self._expiries = environment.database("expiries")
         gone = {key: None for key in before.items if key not in items}
         self._view = View(
             environment,
@@ -184,6 +197,11 @@ class Store(Reads):
         return self._folder.crash_file
 
     @property
+    def clock_file(self) -> Path:
+        """Where a node keeps the time by which it last found records expired (clock_file.py)."""
+        return self._folder.clock_file
+
+    @property
     def verified(self) -> bool:
         """Whether this replica has once stood where the network stood; only then may it serve, also when alone."""
         return self._verified
@@ -196,12 +214,18 @@ class Store(Reads):
 
     # Writes.
 
-    def apply(self, frames: Sequence[Frame], requests: Sequence[Remembered] = ()) -> Position:
+    def apply(
+        self,
+        frames: Sequence[Frame],
+        requests: Sequence[Remembered] = (),
+        stale: Sequence[ExpiringRecord] = (),
+    ) -> Position:
         """Everything in `frames` is in the replica and the journal, in one transaction; return the position.
 
         While there is a successor they are in its journal, and the position is where that ends. `requests` are
-        remembered with them: (request id, version, wall time in ms). After any error nothing has changed, neither
-        on the disk nor in memory.
+        remembered with them: (request id, version, wall time in ms); `stale` rows are dropped from the index of
+        expiries before any of it, since a frame may bring one of them back. After any error nothing has changed,
+        neither on the disk nor in memory.
 
         Raises:
             StorageFull: no room; reads go on.
@@ -209,7 +233,7 @@ class Store(Reads):
             ProtocolError: a frame's body can't be read.
             ChunksMissing: a large value's chunks aren't here; tells how many frames could be applied without.
         """
-        assert frames or requests, "nothing to apply"
+        assert frames or requests or stale, "nothing to apply"
         if self.successor is not None and frames:
             assert not requests, "who answers requests has its replica"
             self.successor.append(frames)
@@ -219,18 +243,18 @@ class Store(Reads):
         with self.environment.write() as txn:
             batch = self._batch(txn)
             state = view.state
+            for row in stale:
+                expiries.remove(txn, self._expiries, row.expires_at, row.namespace, row.key)
             if frames:
                 for index, frame in enumerate(frames):
                     try:
                         batch.take(frame)
                     except ChunksMissing as missing:
                         raise ChunksMissing(missing.hashes, index) from None
-                state = journal.append(txn, self._journal, frames, state)
-                if self._journal_bytes_max is not None:
-                    state = journal.drop_oldest(
-                        txn, self._journal, state, bytes_max=self._journal_bytes_max, appended=len(frames)
-                    )
-                state = batch.finish(state)
+                journal = LmdbJournal(txn, self._journal, state)
+                journal.append(frames)
+                journal.truncate(self._retention, len(frames))
+                state = batch.finish(journal.noted_in(state))
             if requests:
                 remember(txn, self._requests, self._request_times, requests)
             self._step("apply: written")
@@ -270,6 +294,32 @@ class Store(Reads):
         if not uncollected:
             self._collect_at = monotonic() + COLLECT_INTERVAL_S
         return left or uncollected
+
+    def due(self, now_s: int, limit: int) -> list[Expiring]:
+        """Return up to `limit` rows of records whose time has come, the oldest first; empty where none are kept.
+
+        A row may speak of a record that is gone or was written again: such rows go with `apply`'s `stale`.
+        """
+        view = self._view
+        with view.environment.view() as txn:
+            return expiries.due(txn, view.environment.database("expiries"), now_s, limit)
+
+    def index_some(self, budget: int = 1000) -> bool:
+        """Look at up to `budget` records that may not be in the index of expiries; return whether more are left.
+
+        Costs nothing once all are, and where none is kept.
+        """
+        if not self._tracks_expiries or self._index_mark == expiries.COMPLETE:
+            return False
+        view = self._view
+        with view.environment.view() as read:
+            bite = expiries.find_missing(read, view.tallies, self._index_mark, budget)
+        with view.environment.write() as txn:
+            for row in bite.rows:
+                expiries.add(txn, self._expiries, *row)
+            txn.put(expiries.INDEX_KEY, bite.mark, db=self._meta)
+        self._index_mark = bite.mark
+        return bite.mark != expiries.COMPLETE
 
     def reset(self) -> None:
         """Replica and journal are empty, as those of a node that was never part of the network; it keeps its name.
@@ -338,6 +388,11 @@ class Store(Reads):
     def bootstrap(self) -> BootstrapProgress | None:
         """How far the successor is; None when there is none."""
         return None if self.successor is None else self.successor.progress
+
+    @property
+    def bootstrap_keys(self) -> int:
+        """How many records the successor has; 0 when there is none."""
+        return 0 if self.successor is None else self.successor.keys
 
     def begin_successor(self, position: Position) -> None:
         """Begin an empty replica whose journal begins at this position, in place of one begun before."""

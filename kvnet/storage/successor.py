@@ -13,7 +13,7 @@ on where it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import lmdb
 import msgpack
@@ -25,9 +25,10 @@ from kvnet.core.frames import Frame
 from kvnet.core.messages import Page
 from kvnet.core.versions import Position
 from kvnet.errors import BeyondHorizon, ChunksMissing, Divergence, PageDamaged, ProtocolError, StorageDamaged
-from kvnet.storage import chunks, expiries, journal
+from kvnet.storage import chunks, expiries
 from kvnet.storage.batch import Batch
 from kvnet.storage.environment import Environment
+from kvnet.storage.journal import LmdbJournal
 from kvnet.storage.keys import SLICE_BYTES, make_place
 from kvnet.storage.pages import unpack
 from kvnet.storage.records import OVERHEAD_BYTES, PLAIN, is_whole, read_hash, read_record, read_replaced
@@ -52,7 +53,7 @@ class Successor:
             self._proven = txn.get(VERIFIED_KEY, db=self._meta) is not None
             stored = txn.get(PROGRESS_KEY, db=self._meta)
             self.progress = None if stored is None else _unpack_progress(bytes(stored))
-            self._end = journal.last_position(txn, self._journal) or self._state.position
+            self._end = self._journal(txn).end
         self._chunks_from = b""
         """Whatever records name before this one is here."""
 
@@ -67,9 +68,8 @@ class Successor:
     def _meta(self) -> lmdb._Database:
         return self.environment.database("meta")
 
-    @property
-    def _journal(self) -> lmdb._Database:
-        return self.environment.database("journal")
+    def _journal(self, txn: lmdb.Transaction[Any]) -> LmdbJournal:
+        return LmdbJournal(txn, self.environment.database("journal"), self._state)
 
     def begin(self, position: Position) -> None:
         """Nothing is there yet, and the journal begins at this position."""
@@ -77,9 +77,16 @@ class Successor:
         state = State(position=position, horizon=position)
         with self.environment.write() as txn:
             txn.put(STATE_KEY, state.pack(), db=self._meta)
+            if self._tracks_expiries:
+                txn.put(expiries.INDEX_KEY, expiries.COMPLETE, db=self._meta)
             self._put_progress(txn, progress)
             self._step("successor: begun")
         self._state, self.progress, self._end = state, progress, position
+
+    @property
+    def keys(self) -> int:
+        """How many records it has so far."""
+        return sum(tally.keys for tally in self._tallies.copy().values())
 
     @property
     def begun(self) -> BootstrapProgress:
@@ -190,7 +197,9 @@ class Successor:
     def append(self, frames: Sequence[Frame]) -> None:
         """Keep these frames, which continue the journal, until they can be applied."""
         with self.environment.write() as txn:
-            state = journal.append(txn, self._journal, frames, self._state)
+            journal = self._journal(txn)
+            journal.append(frames)
+            state = journal.noted_in(self._state)
             txn.put(STATE_KEY, state.pack(), db=self._meta)
             self._step("tail: appended")
         self._step("tail: committed")
@@ -204,7 +213,7 @@ class Successor:
         if seq < self.start.seq:
             raise BeyondHorizon(f"the journal begins at {self.start}")
         with self.environment.view() as txn:
-            return journal.frames_after(txn, self._journal, seq, bytes_max)
+            return self._journal(txn).frames_after(seq, bytes_max)
 
     def end_before(self, seq: int) -> Position | None:
         if seq >= self._end.seq:
@@ -212,7 +221,7 @@ class Successor:
         if seq < self.start.seq:
             return None
         with self.environment.view() as txn:
-            return journal.last_end(txn, self._journal, seq) or self.start
+            return self._journal(txn).last_end(seq) or self.start
 
     # -- the proof -------------------------------------------------------------------------------------------
 
@@ -247,7 +256,7 @@ class Successor:
 
     def _apply_some(self, until: Position, budget: int) -> None:
         with self.environment.view() as read:
-            frames = journal.frames_after(read, self._journal, self._state.position.seq, REPLAY_BYTES)
+            frames = self._journal(read).frames_after(self._state.position.seq, REPLAY_BYTES)
         with self.environment.write() as txn:
             batch = Batch(self.environment, txn, self._state, self._tallies, tracks_expiries=self._tracks_expiries)
             for frame in frames:

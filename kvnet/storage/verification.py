@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -60,7 +61,8 @@ def verify(environment: Environment) -> Verification:
         return replica.verify()
 
 
-class RangeDigest(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RangeDigest:
     """What a namespace has in a range of keys, to be compared with another replica's at the same position."""
 
     position: Position

@@ -61,4 +61,6 @@ RoundTrip = Annotated[float, Meta(ge=0, le=60_000, extra={"write": "the round tr
 ExtraDelay = Annotated[float, Meta(ge=0, le=600_000, extra={"write": "milliseconds added one way"})]
 Gibibytes = Annotated[int, Meta(ge=1, le=65_536, extra={"write": "whole GiB of address space"})]
 Mebibytes = Annotated[int, Meta(ge=1, le=1_048_576, extra={"write": "whole MiB"})]
+Hours = Annotated[int, Meta(ge=1, le=87_600, extra={"write": "whole hours"})]
+Removals = Annotated[int, Meta(ge=0, le=2_000, extra={"write": "records a second, or 0 to remove none"})]
 Limit = Annotated[int, Meta(ge=0, extra={"write": "a whole number"})]

@@ -15,6 +15,7 @@ from kvnet.topology.fields import (
     Fraction,
     Gibibytes,
     Host,
+    Hours,
     Latitude,
     Limit,
     LimitsProfile,
@@ -23,6 +24,7 @@ from kvnet.topology.fields import (
     Megabits,
     Port,
     Region,
+    Removals,
     RoundTrip,
     Sigma,
     Url,
@@ -138,3 +140,11 @@ class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     edge_journal_mib: Mebibytes = 64
     """Tail of the journal an edge keeps to serve repair. More: neighbours that were away for longer
     are served by neighbours, not by the coordinator."""
+    coordinator_journal_hours: Hours = 24
+    """How far back the coordinator's journal reaches. More: nodes that were away for longer take frames, not all
+    records anew."""
+    coordinator_journal_mib: Mebibytes = 4096
+    """The most that the coordinator's journal takes of its disk; beyond it, it reaches back for less."""
+    expiry_removals_per_second: Removals = 200
+    """Expired records that the coordinator removes at most; nobody sees them anyhow. More: their room is free
+    again sooner, for more frames. 0 leaves them on every disk."""

@@ -1,4 +1,4 @@
-"""The trie of B+trees is a sorted map over keys of every length."""
+"""The trie of B+trees is a sorted map over keys of every length, and a store shows it as one."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from bisect import bisect_left
 from pathlib import Path
 
 import lmdb
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvnet.limits import KEY_BYTES_CEILING
-from kvnet.storage.keys import SLICE_BYTES, find_place, layer_prefix, make_place, remove, root_prefix, walk
+from kvnet.storage.keys import SLICE_BYTES, find, layer_prefix, make_place, remove, root_prefix, walk
+from kvnet.storage.store import Store
+from tests.support.frames import FrameMaker
+from tests.support.stores import assert_is_fold, open_store
 
 STEMS = [
     b"\0" * KEY_BYTES_CEILING,
     b"\xff" * KEY_BYTES_CEILING,
+    b"\x01" * KEY_BYTES_CEILING,  # slices that end as a pointer does
     (b"\x01" + b"a" * (SLICE_BYTES - 1)) * 5,
     bytes(range(256)) * 8,
 ]
@@ -76,8 +81,7 @@ def test_layers_are_a_sorted_map(first, second, probes):
                 assert layers.read(root, probe) == items[bisect_left(in_order, probe) :]
             with layers.environment.begin() as txn:
                 for key in [*model, *probes]:
-                    place = find_place(txn, root, key)
-                    assert (None if place is None else txn.get(place)) == model.get(key)
+                    assert find(txn.get, root, key) == model.get(key)
         layers.environment.close()
 
 
@@ -91,3 +95,75 @@ def test_no_layer_outlives_its_keys(orders):
         layers.follow(layers.roots[0], [("remove", key) for key in list(model)], model)
         assert layers.environment.stat()["entries"] == 0
         layers.environment.close()
+
+
+def filled(folder: str, keys_: list[bytes]) -> tuple[Store, FrameMaker, bytes]:
+    """Return a store with these keys in a namespace, and another namespace with the same."""
+    store, maker = open_store(Path(folder) / "node"), FrameMaker()
+    maker.open_epoch()
+    namespace, other = maker.create_namespace("a"), maker.create_namespace("b")
+    for key in keys_:
+        maker.put(namespace, key, b"%d" % len(key))
+        maker.put(other, key, b"other")
+    store.apply([maker.cut()])
+    return store, maker, namespace
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(keys().filter(len), max_size=25, unique=True), keys(), st.integers(1, 4), st.data())
+def test_a_listing_goes_on_wherever_it_was_left(names, unrelated, limit, data):
+    prefixes = [b"", unrelated] + [name[: data.draw(st.integers(0, len(name)))] for name in names[:4]]
+    with tempfile.TemporaryDirectory() as folder:
+        store, _, namespace = filled(folder, names)
+        for prefix in prefixes:
+            expected = sorted(name for name in names if name.startswith(prefix))
+            listed: list[bytes] = []
+            more = True
+            while more:
+                after = listed[-1] if listed else None
+                some, more = store.list_keys(namespace, prefix, after, limit, now_s=0)
+                assert len(some) == limit or not more
+                listed += [each.key for each in some]
+            assert listed == expected
+            for after in [*names, unrelated]:
+                some, more = store.list_keys(namespace, prefix, after, len(names) + 1, now_s=0)
+                assert [each.key for each in some] == [name for name in expected if name > after]
+                assert not more
+        store.close()
+
+
+@pytest.mark.parametrize("stem", STEMS, ids=["zeros", "ffs", "ones", "pointers", "counting"])
+def test_keys_of_every_length_are_found_listed_and_removed(stem):
+    """Each is the beginning of the next, so all share their layers; beside each lies one that ends otherwise.
+
+    A key one longer than a slice that ended as pointers do once was read as the pointer, and as damaged.
+    """
+    names = {stem[:length] for length in range(1, KEY_BYTES_CEILING + 1)}
+    names |= {stem[: length - 1] + bytes([stem[length - 1] ^ 1]) for length in range(1, KEY_BYTES_CEILING + 1)}
+    in_order = sorted(names)
+    with tempfile.TemporaryDirectory() as folder:
+        store, maker, namespace = filled(folder, in_order)
+        for name in in_order:
+            record = store.get(namespace, name)
+            assert record is not None
+            assert record.value == b"%d" % len(name)
+        listed, _ = store.list_keys(namespace, b"", None, len(in_order) + 1, now_s=0)
+        assert [each.key for each in listed] == in_order
+        for at, name in enumerate(in_order):
+            listed, more = store.list_keys(namespace, b"", name, 1, now_s=0)
+            assert [each.key for each in listed] == in_order[at + 1 : at + 2]
+            assert more == (at + 2 < len(in_order))
+        for length in range(1, KEY_BYTES_CEILING + 1):
+            maker.delete(namespace, stem[:length])
+        store.apply([maker.cut()])
+        for name in in_order:
+            assert (store.get(namespace, name) is None) == stem.startswith(name)
+        for name in maker.records[namespace].copy():
+            maker.delete(namespace, name)
+        store.apply([maker.cut()])
+        assert_is_fold(store, maker)
+        layers = 1 + (KEY_BYTES_CEILING - 1) // SLICE_BYTES  # no more than the other namespace still has
+        with store.environment.view() as txn:
+            entries = txn.stat(store.environment.database("records"))["entries"]
+        assert entries <= 2 + len(in_order) + 2 * layers
+        store.close()

@@ -17,7 +17,7 @@ from tests.support.stores import assert_is_fold, open_store
 
 KEYS = st.builds(
     lambda stem, length, tail: stem * length + tail,
-    st.sampled_from([b"\0", b"a", b"\xff"]),
+    st.sampled_from([b"\0", b"\1", b"a", b"\xff"]),
     st.sampled_from([0, 1, 2, SLICE_BYTES - 1, SLICE_BYTES, SLICE_BYTES + 1, 2 * SLICE_BYTES, 2040]),
     st.binary(max_size=2),
 )

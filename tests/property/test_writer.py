@@ -48,7 +48,7 @@ class WriterLeadsAStore(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.store = open_store(self.folder)
+        self.store = open_store(self.folder, tracks_expiries=True)
         self.epoch = 0
         self.now = 0
         self.made = 0
@@ -186,6 +186,16 @@ class WriterLeadsAStore(RuleBasedStateMachine):
             with pytest.raises(RequestError):
                 self.submit(PutValue(namespace, b"a", b"", b"", 0, 0))
 
+    @rule(later=st.booleans(), limit=st.integers(1, 5))
+    def expire(self, limit: int, *, later: bool) -> None:
+        now_s = self.wall_ms // 1000 + 100 if later else 9
+        rows = self.store.due(now_s, limit)
+        self.writer.expire(rows, now_s)
+        for row in rows:
+            records = self.model.records.get(row.namespace, {})
+            if row.key in records and records[row.key].expires_at == row.expires_at:
+                del records[row.key]
+
     # -- commits
 
     @precondition(lambda self: self.cut is None)
@@ -205,7 +215,7 @@ class WriterLeadsAStore(RuleBasedStateMachine):
     def end_commit(self) -> None:
         cut, self.durable = self.cut
         self.cut = None
-        self.store.apply(cut.frames, cut.requests)
+        self.store.apply(cut.frames, cut.requests, cut.stale)
         self.writer.committed(cut)
         self.compare()
 
@@ -221,7 +231,7 @@ class WriterLeadsAStore(RuleBasedStateMachine):
     def reopen(self, *, clean: bool) -> None:
         self.cut = None
         self.store.close(clean=clean)
-        self.store = open_store(self.folder)
+        self.store = open_store(self.folder, tracks_expiries=True)
         self.model = copy.deepcopy(self.durable)
         self.epoch = self.store.position.epoch
         self.stamp = self.store.stamp
@@ -235,7 +245,9 @@ class WriterLeadsAStore(RuleBasedStateMachine):
     def compare(self) -> None:
         records, titles, requests = self.durable
         assert {id_: item.title for id_, item in self.store.namespaces.items()} == titles
+        indexed = {(row.namespace, row.key, row.expires_at) for row in self.store.due(1 << 62, 1000)}
         for namespace, held in records.items():
+            assert {(namespace, key, each.expires_at) for key, each in held.items() if each.expires_at} <= indexed
             listed, _ = self.store.list_keys(namespace, b"", None, 100, now_s=0)
             assert {key.key for key in listed} == set(held)
             for key, expected in held.items():

@@ -20,6 +20,7 @@ from kvnet.core.state import Neighbour
 from kvnet.core.stream import Stream
 from kvnet.core.tree import Tree
 from kvnet.core.versions import Version
+from kvnet.limits import profile
 from kvnet.simulator import safety
 from kvnet.simulator.breaker import Breaker
 from kvnet.simulator.checking import Checker, CheckFailed
@@ -27,7 +28,7 @@ from kvnet.simulator.clients import Clients, NothingAcknowledgedIsLost
 from kvnet.simulator.desk import CrashPoint, Desk
 from kvnet.simulator.disk import Records, SimulatedDisk
 from kvnet.simulator.disturbances import Disturbances
-from kvnet.simulator.faults import AnyFault, Crash, CrashInCommit, FullDisk, Loss, Partition, Pause
+from kvnet.simulator.faults import AnyFault, Crash, CrashInCommit, FlippedBit, FullDisk, Loss, Partition, Pause
 from kvnet.simulator.liveness import Deliveries, NoStorm, ParentLoops
 from kvnet.simulator.run import Run
 from kvnet.simulator.safety import (
@@ -651,3 +652,28 @@ def test_a_run_in_which_nothing_is_planted_passes_and_was_looked_at(mode: Mode) 
     frames = len(run.world.history.frames)
     assert len(checkers[DurableBeforeSent]._durable) == len(checkers[EpochsDiffer]._frames) == frames > 100
     assert checkers[NeverBack]._at.keys() == checkers[NoResurrection]._seen.keys() | {ROOT} == {*run.world.nodes}
+
+
+def test_a_large_value_that_is_shown_without_its_chunks_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = "fra"
+    look = SimulatedDisk._look_for_chunks
+
+    def overlook(disk: SimulatedDisk, frames: list[Frame]) -> None:
+        if disk is not run.world.nodes[victim].disk:
+            look(disk, frames)
+
+    monkeypatch.setattr(SimulatedDisk, "_look_for_chunks", overlook)
+    run = a_run(Crash(at_ms=1000, lasts_ms=8000, nodes=(victim,)))
+    run.drawn = replace(run.drawn, large_share=0.1)
+    run.world.limits = profile("workers-kv")
+    outcome = run.run()
+    assert outcome.failed.startswith(f"whole values: {victim} shows a large value and lacks")
+
+
+def test_a_replica_that_finds_a_flipped_bit_is_made_anew_and_gives_no_page_before() -> None:
+    victim = "fra"
+    run = a_run(FlippedBit(at_ms=1000, lasts_ms=3000, nodes=(victim,)), mode=Mode.LIVENESS)
+    outcome = run.run()
+    assert not outcome.failed
+    assert any(what == "damaged" for _, what, _ in run.world.nodes[victim].reports)
+    assert not run.world.nodes[victim].disk.is_damaged

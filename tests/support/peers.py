@@ -13,8 +13,8 @@ from kvnet.core.messages import Message
 from kvnet.topology.schema import Coordinator, Pop, Topology
 from kvnet.topology.sections import WanConfig
 from kvnet.topology.wan import Wan
-from kvnet.transport.handshake import Identity
-from kvnet.transport.links import PATH, PeerLinks
+from kvnet.transport.handshake import Identity, Purpose
+from kvnet.transport.links import BULK_PATH, PATH, PeerLinks
 from kvnet.transport.shaping import Shaper
 from kvnet.transport.sockets import new_session
 
@@ -98,7 +98,14 @@ class Peers:
         return Shaper(Wan(self.topology), name, random.Random(name))
 
     async def links(
-        self, name: str, *, start: int = 1, secret: bytes = b"secret", cluster: str = "cluster", as_name: str = ""
+        self,
+        name: str,
+        *,
+        start: int = 1,
+        secret: bytes = b"secret",
+        cluster: str = "cluster",
+        as_name: str = "",
+        purpose: Purpose = Purpose.GOSSIP,
     ) -> tuple[PeerLinks, Recorder]:
         """Start a node's links; `as_name` registers it under another name than it claims."""
         shaper = self.shaper(name)
@@ -108,12 +115,13 @@ class Peers:
             shaper,
             url_of=lambda peer: self.urls[peer],
             known=self.topology.node_names(),
+            purpose=purpose,
         )
         recorder = Recorder()
         links.listen(recorder)
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            assert request.path == PATH
+            assert request.path == (BULK_PATH if purpose is Purpose.BULK else PATH)
             return await links.accept(request)
 
         await self.listen(as_name or name, handle)

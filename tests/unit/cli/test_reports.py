@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from kvnet.cli import up
+from kvnet.cli.differences import FINDINGS_MAX, Finding
 from kvnet.cli.logs import Tail
 from kvnet.cli.polling import require_some, urls_of
 from kvnet.cli.rtt import compare
 from kvnet.cli.status import View
-from kvnet.cli.verify import differences
+from kvnet.cli.verify import _lines, _table
 from kvnet.errors import KvnetError
 from kvnet.topology.load import load
 from kvnet.topology.wan import Wan
@@ -70,23 +72,26 @@ def test_everybody_silent_is_a_failure():
     require_some({"fra": "down", "nrt": {}}, ".kvnet")
 
 
-def test_equal_replicas_are_no_problem():
-    assert differences({"coordinator": SAME, "fra": SAME, "nrt": "down"}) == []
+def rendered(answers, findings):
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(_table(answers, findings))
+    return captured.get()
 
 
-def test_flipped_bit_is_found_and_named():
-    assert differences({"coordinator": SAME, "fra": SAME | {"recomputed": "bb", "differing": ["n1"]}}) == [
-        "fra: its stored bytes differ from its digest (namespaces: n1)"
-    ]
+def test_equal_replicas_share_a_line_and_others_have_their_own():
+    bad = SAME | {"recomputed": "bb"}
+    told = rendered({"coordinator": SAME, "fra": SAME, "nrt": bad, "akl": "down"}, [Finding("nrt", "missing")])
+    assert "2, coordinator to fra" in told
+    assert "1 finding" in told
+    assert "down" in told
 
 
-def test_two_digests_at_one_position_are_judged_by_the_coordinators():
-    other = SAME | {"digest": "cc", "recomputed": "cc"}
-    assert differences({"coordinator": SAME, "fra": other, "nrt": other}) == [
-        "fra: another digest than coordinator at 1-5",
-        "nrt: another digest than coordinator at 1-5",
-    ]
-    assert differences({"coordinator": SAME, "fra": other | {"position": "1-6"}}) == []
+def test_many_findings_of_a_node_are_counted_after_the_first():
+    findings = [Finding("fra", "missing", "n1", "settings", str(n)) for n in range(FINDINGS_MAX + 5)]
+    lines = _lines([*findings, Finding("nrt", "extra", "n1", "settings", "k")])
+    assert lines[0] == "fra: settings / 0: missing"
+    assert lines[-2:] == ["nrt: settings / k: extra", "and 5 more: --json names them"]
 
 
 def test_links_are_compared_with_what_was_asked_for():

@@ -40,6 +40,26 @@ def test_an_applied_frame_moves_time_on():
     assert clock.now_ms(0.0) == WALL + 5
 
 
+def test_after_a_restart_time_isnt_before_what_was_told():
+    clock = ReplicaClock(stamp(WALL), WALL + 5000)
+    assert clock.now_ms(0.0) == WALL + 5000
+    clock.on_beacon(WALL + 4000, 10.0)
+    assert clock.now_ms(500.0) == WALL + 5000
+    assert clock.now_ms(2010.0) == WALL + 6000
+    assert ReplicaClock(stamp(WALL), WALL - 5000).now_ms(0.0) == WALL
+
+
+def test_the_roots_time_goes_on_though_its_wall_was_set_back():
+    clock = ReplicaClock()
+    clock.on_beacon(WALL, 0.0)
+    clock.on_beacon(WALL - 3_600_000, 1000.0)
+    assert clock.now_ms(1000.0) == WALL + 1000
+    restarted = ReplicaClock(stamp(WALL), WALL + 1000)
+    restarted.go_on(50.0)
+    restarted.on_beacon(WALL - 3_600_000, 60.0)
+    assert restarted.now_ms(1050.0) == WALL + 2000
+
+
 @given(st.lists(st.tuples(st.sampled_from(["beacon", "applied", "wait"]), st.floats(-1e6, 1e6)), max_size=40))
 def test_replica_time_never_goes_back_whatever_comes(events):
     clock, now, last = ReplicaClock(stamp(WALL)), 0.0, 0.0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from kvnet.core.catalog import Cluster, Member
 from kvnet.core.clock import stamp_ms
-from kvnet.core.entries import SYSTEM_NAMESPACE, Epoch, Put, PutLarge
+from kvnet.core.entries import SYSTEM_NAMESPACE, Delete, Epoch, Put, PutLarge
 from kvnet.core.frames import FRAME_BYTES_TARGET
 from kvnet.core.manifest import Manifest
 from kvnet.core.operations import (
@@ -383,3 +384,93 @@ def test_a_large_value_is_one_write_of_its_key(tmp_path: Path) -> None:
     assert refusal(desk, put_large(expires_at=9)).status == 429
     with pytest.raises(RequestError):
         check(desk, put_large(expires_at=9))
+
+
+# -- expiry
+
+
+class Row(NamedTuple):
+    expires_at: int
+    namespace: bytes
+    key: bytes
+
+
+def rows(*keys: bytes, expires_at: int = 100) -> list[Row]:
+    return [Row(expires_at, NAMESPACE, key) for key in keys]
+
+
+def removals(cut: Cut) -> list[bytes]:
+    return [entry.key for frame in cut.frames for entry in frame.entries() if isinstance(entry, Delete)]
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_what_has_expired_is_removed_in_its_second_and_not_before(desk: Desk, *, durable: bool) -> None:
+    desk.put(b"k", expires_at=100)
+    if durable:
+        desk.commit()
+    desk.writer.expire(rows(b"k"), 99.999)
+    cut = desk.writer.cut(WALL_MS)
+    assert removals(cut) == []
+    if cut.frames:
+        desk.store.apply(cut.frames)
+    desk.writer.committed(cut)
+    desk.writer.expire(rows(b"k"), 100)
+    assert removals(desk.commit()) == [b"k"]
+    assert desk.store.get(NAMESPACE, b"k") is None
+
+
+def test_a_record_that_was_written_again_is_not_removed_though_its_row_was_due(desk: Desk) -> None:
+    for key in (b"longer", b"for ever", b"deleted", b"kept"):
+        desk.put(key, expires_at=100)
+    desk.commit()
+    desk.now += 2000
+    desk.put(b"longer", expires_at=101)
+    desk.put(b"for ever")
+    desk.write(DeleteValue(NAMESPACE, b"deleted"))
+    due = rows(b"longer", b"for ever", b"deleted", b"kept", b"never there")
+    desk.writer.expire(due, 1000)
+    cut = desk.writer.cut(WALL_MS)
+    assert removals(cut) == [b"deleted", b"kept"], "the client's and ours"
+    assert [row.key for row in cut.stale] == [b"longer", b"for ever", b"deleted", b"never there"]
+
+
+def test_rows_of_a_deleted_namespace_are_stale_also_before_that_is_durable(desk: Desk) -> None:
+    desk.put(b"k", expires_at=100)
+    desk.commit()
+    desk.write(DeleteNamespace(NAMESPACE))
+    desk.writer.expire(rows(b"k"), 1000)
+    cut = desk.commit()
+    assert [row.key for row in cut.stale] == [b"k"]
+    assert removals(cut) == [b"namespace/" + NAMESPACE.hex().encode()]
+
+
+def test_a_stale_row_alone_is_worth_a_cut_and_a_rejected_one_is_forgotten(desk: Desk) -> None:
+    desk.writer.expire(rows(b"gone"), 1000)
+    assert desk.writer.has_pending
+    assert desk.writer.cut(WALL_MS) == Cut([], [], rows(b"gone"))
+    desk.put(b"k", expires_at=100)
+    desk.writer.expire(rows(b"k", b"gone"), 1000)
+    desk.writer.rejected()
+    assert not desk.writer.has_pending
+    assert desk.writer.cut(WALL_MS) == Cut([], [], [])
+
+
+def test_a_removal_is_no_write_of_its_key(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Limits(write_interval_ms=1000))
+    desk.put(b"k", expires_at=100)
+    desk.now += 1000
+    desk.writer.expire(rows(b"k"), 1000)
+    assert desk.put(b"k", b"new").version.seq == desk.store.position.seq + 3
+
+
+def test_a_record_may_be_removed_in_the_second_in_which_it_was_written(desk: Desk) -> None:
+    desk.put(b"k", expires_at=100)
+    desk.writer.expire(rows(b"k"), 1000)
+    assert removals(desk.commit()) == [b"k"]
+
+
+def test_nothing_is_removed_while_the_disk_is_behind(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.put(b"k", expires_at=100)
+    monkeypatch.setattr("kvnet.core.writer.PENDING_BYTES_MAX", 10)
+    desk.writer.expire(rows(b"k"), 1000)
+    assert removals(desk.commit()) == []

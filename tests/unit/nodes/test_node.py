@@ -11,7 +11,7 @@ from kvnet.errors import RequestError
 from kvnet.transport.handshake import Identity
 from kvnet.transport.signing import HEADER, sign
 from nodes.edge import Edge
-from nodes.node import VERIFY_PATH
+from nodes.verifying import VERIFY_PATH
 
 ME = Identity(name="fra", start_id=bytes(8), cluster_id="c", secret=b"s" * 16)
 TOKENS = {hash_token(scope): Token(scope, scope, Scope(scope), hash_token(scope)) for scope in Scope}

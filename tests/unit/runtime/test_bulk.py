@@ -149,6 +149,20 @@ async def test_a_link_on_which_nobody_has_said_anything_for_a_while_is_closed(la
     assert lane.heard == [BulkLost("nrt")]
 
 
+async def test_a_link_over_which_something_was_just_asked_is_not_idle(lane, monkeypatch):
+    """It was closed when only the peer's words counted, and the core took that for a donor's refusal."""
+    now = 0.0
+    monkeypatch.setattr(BulkLane, "_now", staticmethod(lambda: now))
+    lane.links.events.on_up("fra", 10.0)
+    lane.links.events.on_up("nrt", 10.0)
+    now = bulk_module.IDLE_S - 1
+    lane.lane.send("fra", PagesWanted(b"", 8))
+    now = bulk_module.IDLE_S + 1
+    lane.lane._look.cancel()  # it is replaced
+    lane.lane._close_idle()
+    assert lane.heard == [BulkLost("nrt")]
+
+
 async def test_after_its_end_nothing_is_told(lane):
     lane.links.events.on_up("fra", 10.0)
     lane.lane.stop()

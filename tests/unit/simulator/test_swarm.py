@@ -59,7 +59,18 @@ def test_every_kind_of_fault_is_among_those_that_are_drawn() -> None:
     faults = [fault for seed in SEEDS for mode in Mode for fault in drawn_by(seed, mode).faults]
     tags = Counter(fault.__struct_config__.tag for fault in faults)
     assert set(tags) == {
-        *("crash", "crash_in_commit", "pause", "slow", "full_disk", "lying_disk", "slow_disk", "clock", "twin"),
+        *(
+            "crash",
+            "crash_in_commit",
+            "pause",
+            "slow",
+            "full_disk",
+            "lying_disk",
+            "flipped_bit",
+            "slow_disk",
+            "clock",
+            "twin",
+        ),
         *("cut", "spike", "burst", "loss", "bandwidth", "hang_up", "tamper"),
     }
     crashes = [fault for fault in faults if isinstance(fault, Crash)]

@@ -10,7 +10,7 @@ import pytest
 from kvnet.core.entries import DIGEST_MODULUS, SYSTEM_NAMESPACE
 from kvnet.core.manifest import CHUNK_BYTES, Manifest, hash_chunk
 from kvnet.core.versions import Version
-from kvnet.storage.keys import find_place
+from kvnet.storage.keys import make_place
 from kvnet.storage.records import pack_record, read_record
 from kvnet.storage.state import tally_key
 from kvnet.storage.store import Store
@@ -40,8 +40,7 @@ def fill(stores: tuple[Store, ...], maker: FrameMaker, count: int) -> bytes:
 def alter(store: Store, namespace: bytes, key: bytes, change: Callable[[bytes], bytes | None]) -> None:
     """Change a record's bytes behind the store's back; to None removes it."""
     with store.environment.write() as txn:
-        place = find_place(txn, store.tallies[namespace].prefix, key)
-        assert place is not None
+        place = make_place(txn, store.tallies[namespace].prefix, key, lambda: pytest.fail("it is stored"))
         stored = change(txn.get(place))
         if stored is None:
             txn.delete(place)
@@ -156,7 +155,7 @@ def test_a_tally_with_wrong_bytes_is_found(store: Store, maker: FrameMaker) -> N
 def test_a_record_that_was_rewritten_with_a_right_checksum_shows_by_its_hash(
     store: Store, maker: FrameMaker
 ) -> None:
-    """As a forged page could bring it: the checksum proves what was written, the hash what the coordinator said."""
+    """As a forged page could bring it: a checksum proves what was written, a hash what was sequenced."""
     namespace = fill((store,), maker, 1)
     [key] = maker.records[namespace]
 

@@ -8,9 +8,19 @@ import pytest
 from aiohttp import WSMsgType
 
 from kvnet.core.events import UNSENT_BYTES_MAX
-from kvnet.core.messages import Ask, BeaconId, Frames, Move, Unsubscribe
+from kvnet.core.messages import (
+    Ask,
+    BeaconId,
+    Chunk,
+    ChunksWanted,
+    Frames,
+    Move,
+    PagesCredit,
+    Unsubscribe,
+    encode,
+)
 from kvnet.transport.handshake import Answer, Dial, Purpose
-from kvnet.transport.links import PATH
+from kvnet.transport.links import BULK_PATH, PATH
 from tests.support.peers import Peers, identity, topology, until
 
 
@@ -176,10 +186,11 @@ async def test_dialling_where_nobody_is_fails_at_once(peers):
     assert heard.events == [("failed", "fra")]
 
 
-async def dialled(peers, name: str, peer: str):
+async def dialled(peers, name: str, peer: str, purpose: Purpose = Purpose.GOSSIP):
     """A proven connection whose other end does as the test likes."""
-    socket = await peers.session.ws_connect(peers.urls[peer] + PATH)
-    dial = Dial(identity(name, start=9), peer, Purpose.GOSSIP, b"n" * 16)
+    path = BULK_PATH if purpose is Purpose.BULK else PATH
+    socket = await peers.session.ws_connect(peers.urls[peer] + path)
+    dial = Dial(identity(name, start=9), peer, purpose, b"n" * 16)
     await socket.send_bytes(dial.hello())
     await socket.send_bytes(dial.on_challenge((await socket.receive()).data))
     dial.on_welcome((await socket.receive()).data)
@@ -353,3 +364,62 @@ async def test_a_plain_request_is_told_what_belongs_there(peers):
     async with peers.session.get(peers.urls["ams"] + PATH) as response:
         assert response.status == 400
         assert "WebSocket" in await response.text()
+
+
+async def test_bulk_links_carry_chunks_in_order_on_a_path_of_their_own(peers):
+    a, heard_by_a = await peers.links("ams", purpose=Purpose.BULK)
+    _, heard_by_b = await peers.links("fra", purpose=Purpose.BULK)
+    a.connect("fra")
+    await until(lambda: heard_by_a.is_up("fra") and heard_by_b.is_up("ams"))
+    names = [i.to_bytes(32, "big") for i in range(6)]
+    said = [ChunksWanted(tuple(names)), *(Chunk(name, name * 8192) for name in names)]
+    for message in said:
+        a.send("fra", message)
+        a.flush()
+    await until(lambda: len(heard_by_b.messages.get("ams", ())) == len(said))
+    assert heard_by_b.messages["ams"] == said
+
+
+async def test_what_is_collected_of_a_chunk_counts_as_unsent(peers):
+    a, heard_by_a = await peers.links("ams", purpose=Purpose.BULK)
+    await peers.links("fra", purpose=Purpose.BULK)
+    a.connect("fra")
+    await until(lambda: heard_by_a.is_up("fra"))
+    a.send("fra", Chunk(bytes(32), bytes(1000)))
+    assert a.unsent_bytes("fra") == 1000
+
+
+@pytest.mark.parametrize(
+    ("purpose", "stray"), [(Purpose.GOSSIP, PagesCredit(1)), (Purpose.BULK, ask(1))], ids=["gossip", "bulk"]
+)
+async def test_a_message_that_belongs_on_the_other_link_is_dropped_counted_and_ends_its_link(
+    peers, purpose, stray
+):
+    links, heard = await peers.links("ams", purpose=purpose)
+    socket = await dialled(peers, "nrt", "ams", purpose)
+    await until(lambda: heard.is_up("nrt"))
+    await socket.send_bytes(encode([stray]))
+    await until(lambda: ("lost", "nrt") in heard.events)
+    assert links.counters["messages_malformed"] == 1
+    assert not heard.messages
+
+
+async def test_a_bulk_link_refuses_a_handshake_for_gossip(peers):
+    links, heard = await peers.links("ams", purpose=Purpose.BULK)
+    socket = await peers.session.ws_connect(peers.urls["ams"] + BULK_PATH)
+    await socket.send_bytes(Dial(identity("nrt"), "ams", Purpose.GOSSIP, b"n" * 16).hello())
+    assert msgpack.unpackb((await socket.receive()).data) == ["refused", "purpose"]
+    await until(lambda: links.counters["refused_purpose"] == 1)
+    assert not heard.events
+
+
+async def test_a_bulk_link_has_the_delay_of_the_wan():
+    peers = Peers(topology("internet"))
+    try:
+        a, heard_by_a = await peers.links("ams", purpose=Purpose.BULK)
+        await peers.links("nrt", purpose=Purpose.BULK)
+        a.connect("nrt")
+        await until(lambda: heard_by_a.is_up("nrt"))
+        assert heard_by_a.rtts["nrt"] >= peers.shaper("ams").wan.rtt_ms("ams", "nrt") - 2
+    finally:
+        await peers.close()
