@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kvnet.storage.pages import pack
-
 from kvnet.core.catalog import CatalogItem, Namespace, key_of, value_of
 from kvnet.core.entries import DIGEST_MODULUS, HASH_BYTES, SYSTEM_NAMESPACE, record_hash
 from kvnet.core.messages import Page
 from kvnet.core.versions import CHAIN_BYTES, Position
+from kvnet.storage.pages import pack
 from kvnet.storage.records import pack_record
 
 PAGE_RECORDS: Final = 1500

@@ -148,9 +148,15 @@ def _rows(network: Topology, planned: Plan) -> list[tuple[str, str]]:
         ("not frames", f"{100 * planned.control_share:.1f} % of the bytes: control messages and headers"),
         ("redundancy", f"{planned.redundancy:.2f}, bytes received ÷ bytes needed"),
         ("frames", f"{planned.frames_per_s:,.4g} a second, {planned.frame_bytes_per_write:,.0f} bytes a write"),
-        ("coordinator's journal", f"{_bytes(planned.journal_bytes_per_day)} a day, kept for ever"),
+        ("coordinator's journal", f"{_bytes(planned.journal_bytes_per_day)} a day, {_kept(network)}"),
         ("an edge's journal", f"{planned.edge_journal_mib:,} MiB reach back {span(planned.edge_tail_s)}"),
     ]
+
+
+def _kept(network: Topology) -> str:
+    storage = network.storage
+    at_most = _bytes(storage.coordinator_journal_mib * 1024 * 1024)
+    return f"kept for {storage.coordinator_journal_hours} h, {at_most} at most"
 
 
 def _first(network: Topology, planned: Plan) -> tuple[str, str]:

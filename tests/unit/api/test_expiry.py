@@ -58,7 +58,7 @@ async def test_all_reads_agree_at_every_second_about_every_pair(api, node, ns):
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory) -> tuple[Store, bytes, dict[bytes, int]]:
-    """Keys that expire in every second from 1 to 40, some never, with and without metadata, long ones among them."""
+    """Keys that expire in every second from 1 to 40, some never; with and without metadata, some of them long."""
     store = open_store(tmp_path_factory.mktemp("filled"))
     maker = FrameMaker()
     maker.open_epoch()
