@@ -5,12 +5,25 @@ import resource
 import socket
 
 import pytest
+from msgspec.structs import replace
 
 from kvnet.errors import ConfigError
 from kvnet.topology.load import load
 from kvnet.topology.schema import Topology
 from nodes import preflight, procfs
-from nodes.preflight import Finding, PortBlock, check_disk, check_files, check_memory, check_ports, require
+from nodes.cluster import RunFolder
+from nodes.preflight import (
+    MIB,
+    Finding,
+    PortBlock,
+    check_addresses,
+    check_disk,
+    check_files,
+    check_memory,
+    check_ports,
+    check_room,
+    require,
+)
 
 
 @pytest.fixture
@@ -95,6 +108,43 @@ def test_too_little_memory_and_disk_are_refused(topology, monkeypatch, tmp_path)
     finding = check_disk(topology, tmp_path)
     assert not finding.ok
     assert "--data" in finding.detail
+
+
+def put_data(folder, name, size):
+    path = folder.node_folder(name) / "store" / "replica-1"
+    path.mkdir(parents=True)
+    (path / "data.mdb").write_bytes(b"x" * size)
+
+
+def test_room_is_needed_for_every_pop_that_lacks_data_and_for_a_second_copy(topology, tmp_path):
+    folder = RunFolder(tmp_path)
+    assert check_room(topology, folder) is None
+    put_data(folder, "coordinator", 8 * MIB)
+    assert "32 MiB let" in check_room(topology, folder).detail  # three PoPs without any, and a copy
+    put_data(folder, topology.pops[0].code, 2 * MIB)
+    finding = check_room(topology, folder)
+    assert finding.ok
+    assert "12 MiB let" in finding.detail  # two PoPs with 2 MiB, and the coordinator's copy
+
+
+def test_a_disk_without_room_for_the_replicas_names_the_cures(topology, tmp_path, monkeypatch):
+    class Disk:
+        free = MIB
+
+    folder = RunFolder(tmp_path)
+    put_data(folder, "coordinator", 8 * MIB)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Disk)
+    finding = check_room(topology, folder)
+    assert not finding.ok
+    assert "kvnet compact" in finding.detail
+
+
+def test_maps_that_no_process_can_have_name_the_knob(topology):
+    assert check_addresses(topology).ok
+    huge = replace(topology, storage=replace(topology.storage, map_size_gib=1 << 20))
+    finding = check_addresses(huge)
+    assert not finding.ok
+    assert "storage.map_size_gib" in finding.detail
 
 
 def test_first_thing_missing_is_the_error():
