@@ -72,6 +72,7 @@ class SuccessorWork:
         self._proof: tuple[Position, bytes] | None = None
         self._waits_for_chunks = False
         self._reading: asyncio.TimerHandle | None = None
+        self._rests_until = 0.0
         self._working: asyncio.TimerHandle | None = None
         self._stopped = False
 
@@ -86,17 +87,21 @@ class SuccessorWork:
     def send_page(self, peer: str, after: bytes) -> None:
         """Read the page behind this place and send it, when it is its turn."""
         self._reads.append((peer, after))
-        if self._reading is None:
-            self._reading = asyncio.get_running_loop().call_later(0, self._read_one)
+        self._read_soon()
+
+    def _read_soon(self) -> None:
+        if self._reading is None and self._reads and not self._stopped:
+            rest_s = self._rests_until - time.perf_counter()
+            self._reading = asyncio.get_running_loop().call_later(max(0.0, rest_s), self._read_one)
 
     def _read_one(self) -> None:
-        self._reading = None
         peer, after = self._reads.popleft()
         begun = time.perf_counter()
         try:
             page = self._store.read_page(after)
         except StorageDamaged as damage:
             self._reads.clear()
+            self._reading = None
             self._damaged(damage)
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the node must not go on with half an effect
@@ -104,10 +109,11 @@ class SuccessorWork:
             return
         self._bulk.send(peer, page)
         self._bulk.flush()
-        self._feed(PageSent(peer, page.until))
-        if self._reads:
-            rest_s = (time.perf_counter() - begun) * (READING_SHARE - 1)
-            self._reading = asyncio.get_running_loop().call_later(max(0.001, rest_s), self._read_one)
+        self._feed(PageSent(peer, page.until))  # most often it asks for the next one
+        ended = time.perf_counter()
+        self._rests_until = ended + (ended - begun) * (READING_SHARE - 1)
+        self._reading = None
+        self._read_soon()
 
     # -- for ourselves ---------------------------------------------------------------------------------------
 
