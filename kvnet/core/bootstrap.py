@@ -27,7 +27,7 @@ REFUSALS: Final = 2
 """So many peers whose journals begin after our end, and we take their word for all."""
 ALONE_MS: Final = 1000.0
 """One peer's word is enough if no other has been found for this long."""
-CREDIT: Final = 96
+CREDIT: Final = 192
 """Pages under way and not yet stored, 6 MiB: what fills a way of 300 ms at 20 MB a second."""
 CREDIT_STEP: Final = 8
 SILENCE_MS: Final = 2000.0

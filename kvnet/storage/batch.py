@@ -29,7 +29,7 @@ from kvnet.core.manifest import Manifest
 from kvnet.errors import ChunksMissing, Divergence, ProtocolError
 from kvnet.storage import chunks, expiries
 from kvnet.storage.environment import Environment
-from kvnet.storage.keys import SLICE_BYTES, layer_prefix, make_place, remove, root_prefix
+from kvnet.storage.keys import SLICE_BYTES, layer_prefix, place, remove, root_prefix
 from kvnet.storage.records import Replaced, pack_record, read_replaced
 from kvnet.storage.state import STATE_KEY, State, Tally, tally_key
 
@@ -125,18 +125,16 @@ class Batch:
                 tally = tallies.get(namespace) or self._touch(namespace)
                 if tally is None:
                     continue
-                place = tally.prefix + key
-                if len(key) > SLICE_BYTES:
-                    place = make_place(self._txn, tally.prefix, key, self.new_layer)
                 size = len(metadata) + len(value)
                 if kind == PUT_LARGE:
                     size = self._take_large(value) + len(metadata)
-                replaced = replace(
-                    place,
-                    pack_record(
-                        key, value, metadata, expires_at, epoch, seq, record_hash, large=kind == PUT_LARGE
-                    ),
+                record = pack_record(
+                    key, value, metadata, expires_at, epoch, seq, record_hash, large=kind == PUT_LARGE
                 )
+                if len(key) <= SLICE_BYTES:
+                    replaced = replace(tally.prefix + key, record)
+                else:
+                    replaced = place(self._txn, tally.prefix, key, record, self.new_layer)
                 change = number(record_hash, "big")
                 if replaced is None:
                     tally.keys += 1

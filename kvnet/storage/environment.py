@@ -20,7 +20,7 @@ from kvnet.storage.chunks import ChunkDatabases
 from kvnet.storage.disk import Disk
 from kvnet.storage.faults import REFILLED, translated_errors
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Raised with every change of what lies in the environment that another kvnet would misread."""
 MAP_SIZE_BYTES: Final = 256 << 30
 READERS_MAX: Final = 32

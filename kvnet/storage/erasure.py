@@ -10,7 +10,7 @@ import lmdb
 
 from kvnet.storage import chunks
 from kvnet.storage.chunks import ChunkDatabases
-from kvnet.storage.keys import is_pointer
+from kvnet.storage.keys import is_pointer, read_lone
 from kvnet.storage.records import LARGE, read_replaced
 
 
@@ -25,9 +25,10 @@ def erase(txn: lmdb.Transaction[bytes], queue_db: lmdb._Database, chunk_dbs: Chu
             prefix = queue.key()
             found = records.set_range(prefix)
             while found and budget > 0 and (db_key := records.key()).startswith(prefix):
-                stored = records.value()
-                if is_pointer(prefix, db_key):
-                    txn.put(stored, b"", db=queue_db)
+                held = records.value()
+                stored = read_lone(held) if is_pointer(prefix, db_key) else held
+                if stored is None:  # a layer
+                    txn.put(held, b"", db=queue_db)
                 elif stored[0] & LARGE:
                     budget -= chunks.refer(txn, chunk_dbs, read_replaced(b"", stored).large, -1)
                 found = records.delete() and bool(records.key())

@@ -23,7 +23,7 @@ from kvnet.storage.keys import walk
 from kvnet.storage.records import damaged, is_whole
 from kvnet.storage.state import Tally
 
-PAGE_BYTES: Final = 64 * 1024
+PAGE_BYTES: Final = 32 * 1024
 """Of records, before they are compressed; a page ends behind the record that reaches it."""
 PAGE_RECORDS_MAX: Final = 2000
 UNPACKED_BYTES_MAX: Final = 4 * 1024 * 1024

@@ -29,7 +29,7 @@ from kvnet.storage import chunks, expiries
 from kvnet.storage.batch import Batch
 from kvnet.storage.environment import Environment
 from kvnet.storage.journal import LmdbJournal
-from kvnet.storage.keys import SLICE_BYTES, make_place
+from kvnet.storage.keys import SLICE_BYTES, place
 from kvnet.storage.pages import unpack
 from kvnet.storage.records import OVERHEAD_BYTES, PLAIN, is_whole, read_hash, read_record, read_replaced
 from kvnet.storage.state import STATE_KEY, State, read_state, read_tallies
@@ -168,7 +168,7 @@ class Successor:
                 layers.append((key, record))
         _put_in_order(txn, places)
         for key, record in layers:
-            txn.put(make_place(txn, prefix, key, batch.new_layer), record)
+            place(txn, prefix, key, record, batch.new_layer)
         tally.keys += len(keys)
         tally.size_bytes += size
         tally.digest += total

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvnet.limits import KEY_BYTES_CEILING
-from kvnet.storage.keys import SLICE_BYTES, find, layer_prefix, make_place, remove, root_prefix, walk
+from kvnet.storage.keys import SLICE_BYTES, find, layer_prefix, place, remove, root_prefix, walk
 from kvnet.storage.store import Store
 from tests.support.frames import FrameMaker
 from tests.support.stores import assert_is_fold, open_store
@@ -55,8 +55,12 @@ class Layers:
         with self.environment.begin(write=True) as txn:
             for number, (order, key) in enumerate(orders):
                 if order == "put":
-                    model[key] = b"%d" % number
-                    txn.put(make_place(txn, root, key, self.new_layer), model[key])
+                    record = b"%d" % number
+                    if len(key) > SLICE_BYTES:
+                        assert place(txn, root, key, record, self.new_layer) == model.get(key)
+                    else:
+                        txn.put(root + key, record)
+                    model[key] = record
                 else:
                     assert remove(txn, root, key) == model.pop(key, None)
 

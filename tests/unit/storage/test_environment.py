@@ -210,26 +210,26 @@ def test_a_foreign_environment_is_refused_and_left_alone(folder, maker, node, cl
 @pytest.mark.parametrize("known_by", ["mark", "environment"])
 def test_a_newer_format_is_refused(folder, monkeypatch, known_by):
     with monkeypatch.context() as newer:
-        newer.setattr(environment, "FORMAT", 3)
-        newer.setattr(data_folder, "FORMAT", 3)
+        newer.setattr(environment, "FORMAT", 4)
+        newer.setattr(data_folder, "FORMAT", 4)
         open_store(folder).close()
     mark = folder / "mark.json"
     fields = json.loads(mark.read_bytes())
-    mark.write_text(json.dumps(fields | ({"later": 1} if known_by == "mark" else {"format": 2})))
+    mark.write_text(json.dumps(fields | ({"later": 1} if known_by == "mark" else {"format": 3})))
     for refillable in (False, True):
-        with pytest.raises(ForeignEnvironment, match="has format 3, this kvnet reads 2: upgrade"):
+        with pytest.raises(ForeignEnvironment, match="has format 4, this kvnet reads 3: upgrade"):
             open_store(folder, refillable=refillable)
 
 
 def test_an_older_format_is_refused_and_the_text_says_how_to_take_the_data_along(folder):
     open_store(folder).close()
     mark = folder / "mark.json"
-    mark.write_text(json.dumps({"format": 1, "cluster_id": CLUSTER_ID.hex()}))
-    with pytest.raises(ForeignEnvironment, match="has format 1, this kvnet reads 2: export it"):
+    mark.write_text(json.dumps({"format": 2, "cluster_id": CLUSTER_ID.hex()}))
+    with pytest.raises(ForeignEnvironment, match="has format 2, this kvnet reads 3: export it"):
         open_store(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"format": 2}', b'{"format": "1"}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"format": 3}', b'{"format": "1"}'])
 def test_a_broken_mark_is_one_clear_error(folder, content):
     open_store(folder).close()
     (folder / "mark.json").write_bytes(content)

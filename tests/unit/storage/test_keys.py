@@ -9,14 +9,20 @@ def entries(store) -> int:
         return txn.stat(store.environment.database("records"))["entries"]
 
 
-def test_a_short_key_is_one_entry_and_a_long_one_has_one_more_per_layer(store, maker):
+def test_a_key_is_one_entry_until_another_shares_its_slice(store, maker):
     namespace = maker.create_namespace("a")
     store.apply([maker.cut()])
-    for length, added in ((1, 1), (SLICE_BYTES, 1), (SLICE_BYTES + 1, 2), (2048, 5)):
-        before = entries(store)
-        maker.put(namespace, b"%d" % length + b"k" * (length - len(b"%d" % length)), b"value")
-        store.apply([maker.cut()])
-        assert entries(store) - before == added
+    for letter in (b"a", b"b"):
+        for length in (1, SLICE_BYTES, SLICE_BYTES + 1, 2048):
+            before = entries(store)
+            maker.put(namespace, letter + b"%d" % length + b"k" * (length - 5), b"value")
+            store.apply([maker.cut()])
+            assert entries(store) - before == 1
+    before = entries(store)
+    maker.put(namespace, b"a2048" + b"k" * 1700, b"value")
+    store.apply([maker.cut()])
+    # Both go on for three more slices alike; then each has the fourth for itself: three pointers more, and a key.
+    assert entries(store) - before == 4
 
 
 def test_a_layer_goes_with_its_last_key(store, maker):
@@ -35,13 +41,14 @@ def test_a_layer_goes_with_its_last_key(store, maker):
 def test_layers_get_numbers_of_their_own_after_a_restart(folder, maker):
     store = open_store(folder)
     namespace = maker.create_namespace("a")
-    for letter in (b"a", b"b"):
-        maker.put(namespace, letter * 600, letter)
+    names = [letter * 600 + end for letter in (b"a", b"b") for end in (b"1", b"2")]
+    for name in names:
+        maker.put(namespace, name, name[-2:])
         store.apply([maker.cut()])
         store.close()
         store = open_store(folder)
-    assert [store.get(namespace, letter * 600).value for letter in (b"a", b"b")] == [b"a", b"b"]
-    assert entries(store) == 5
+    assert [store.get(namespace, name).value for name in names] == [name[-2:] for name in names]
+    assert entries(store) == 7
     store.close()
 
 

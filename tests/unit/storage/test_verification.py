@@ -10,7 +10,7 @@ import pytest
 from kvnet.core.entries import DIGEST_MODULUS, SYSTEM_NAMESPACE
 from kvnet.core.manifest import CHUNK_BYTES, Manifest, hash_chunk
 from kvnet.core.versions import Version
-from kvnet.storage.keys import make_place
+from kvnet.storage.keys import SLICE_BYTES, find, place, remove
 from kvnet.storage.records import pack_record, read_record
 from kvnet.storage.state import tally_key
 from kvnet.storage.store import Store
@@ -40,12 +40,14 @@ def fill(stores: tuple[Store, ...], maker: FrameMaker, count: int) -> bytes:
 def alter(store: Store, namespace: bytes, key: bytes, change: Callable[[bytes], bytes | None]) -> None:
     """Change a record's bytes behind the store's back; to None removes it."""
     with store.environment.write() as txn:
-        place = make_place(txn, store.tallies[namespace].prefix, key, lambda: pytest.fail("it is stored"))
-        stored = change(txn.get(place))
+        prefix = store.tallies[namespace].prefix
+        stored = change(find(txn.get, prefix, key))
         if stored is None:
-            txn.delete(place)
+            remove(txn, prefix, key)
+        elif len(key) <= SLICE_BYTES:
+            txn.put(prefix + key, stored)
         else:
-            txn.put(place, stored)
+            place(txn, prefix, key, stored, lambda: pytest.fail("it is stored"))
 
 
 def flip(stored: bytes) -> bytes:
