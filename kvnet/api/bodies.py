@@ -37,7 +37,7 @@ async def read_body(request: web.BaseRequest, bytes_max: int, problem: Problem) 
         ConnectionError: the client is gone.
     """
     chunks: list[bytes] = []
-    await _receive(request, bytes_max, problem, chunks.append)
+    await receive_body(request, bytes_max, problem, chunks.append)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
@@ -60,7 +60,7 @@ async def read_value(
             take_room()
         pieces.add(chunk)
 
-    await _receive(request, bytes_max, problem, add)
+    await receive_body(request, bytes_max, problem, add)
     return pieces.end()
 
 
@@ -81,13 +81,18 @@ async def read_large_body(
             take_room()
         body.extend(chunk)
 
-    await _receive(request, bytes_max, problem, add)
+    await receive_body(request, bytes_max, problem, add)
     return body
 
 
-async def _receive(
-    request: web.BaseRequest, bytes_max: int, problem: Problem, add: Callable[[bytes], None]
+async def receive_body(
+    request: web.BaseRequest, bytes_max: int, problem: Problem, add: Callable[[bytes], object]
 ) -> None:
+    """Give each part of the body to `add` as it comes.
+
+    Raises:
+        RequestError, ConnectionError: as of `read_body`.
+    """
     announced = request.content_length
     if announced is not None and announced > bytes_max:
         raise problem.error(length=announced, limit=bytes_max)
@@ -125,8 +130,13 @@ async def _meet_expectation(request: web.BaseRequest) -> None:
     request.writer.output_size = 0  # the answer itself hasn't begun
 
 
-async def read_json(request: web.BaseRequest) -> Any:
-    body = await read_body(request, JSON_BYTES_MAX, codes.BODY_TOO_LARGE)
+async def read_json(request: web.BaseRequest, bytes_max: int = JSON_BYTES_MAX) -> Any:
+    """Return the body, read as JSON.
+
+    Raises:
+        RequestError: it is longer, or isn't JSON, and what else can go wrong with a body.
+    """
+    body = await read_body(request, bytes_max, codes.BODY_TOO_LARGE)
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -53,6 +53,21 @@ class ChunkedValue(Payload):
         raise TypeError("a large value is sent, never held")
 
 
+def read_whole(backend: Backend, packed: bytes) -> bytes:
+    """Return the value that a manifest tells of, in one piece: for answers that are bounded by their own limit.
+
+    Raises:
+        StorageDamaged: a chunk isn't here.
+    """
+    chunks: list[bytes] = []
+    for name in Manifest.unpack(packed).chunks:
+        data = backend.store.chunk(name)
+        if data is None:
+            raise _gone(name)
+        chunks.append(data)
+    return b"".join(chunks)
+
+
 def _gone(name: bytes) -> StorageDamaged:
     text = f"the chunk {name[:8].hex()} of a large value is gone: this replica must be made anew"
     return StorageDamaged(text)

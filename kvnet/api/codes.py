@@ -111,6 +111,20 @@ EXPIRATION_TOO_LATE: Final = Problem(
     400, 10034, "Invalid expiration of {given}. Please specify seconds since the UNIX epoch, not milliseconds."
 )
 
+# Many at once.
+BULK_TOO_MANY: Final = Problem(400, 10001, "{op}: 'You can request a maximum of {most} keys'")
+BULK_ELEMENT: Final = Problem(400, 10001, "{what}")
+BULK_CUT_SHORT: Final = "{message}; {written} of {count} were written before, the rest not: send all of it again"
+BULK_GET_COUNT: Final = Problem(400, 10029, "bulk get keys: 'You can request a maximum of {most} keys'")
+BULK_GET_NONE: Final = Problem(400, 10029, "bulk get keys: 'You must request at least one key'")
+BULK_GET_NOT_TEXT: Final = Problem(
+    400, 10029, "bulk get keys: 'At least one of the requested keys corresponds to a non-{type} value'"
+)
+BULK_GET_TYPE: Final = Problem(400, 10029, '"{given}" is not a valid type. Use "json" or "text"')
+BULK_GET_TOO_LARGE: Final = Problem(
+    413, 10029, "bulk get keys: 'Total size of request exceeds the limit of {limit} bytes'"
+)
+
 # Lists and bodies.
 LIMIT_TOO_LOW: Final = Problem(
     400, 10001, "Invalid key_count_limit of {given}. Please specify an integer of at least {least}."
@@ -137,9 +151,32 @@ STILL_BEHIND: Final = Problem(
     "ask another PoP, or wait longer with KV-Wait-Timeout-Ms",
 )
 
+SPOOL_FULL: Final = Problem(
+    507,
+    20005,
+    "The disk for this node's temporary files is full; nothing was written: send less at once, or later",
+)
 DAMAGED: Final = Problem(
     503, 20004, "{name} has found its replica damaged and doesn't serve until it is made anew; ask another PoP"
 )
+
+# Of the coordinator and of the way to it: raised in rooms that can't import this table, worded there as here.
+TITLE_TAKEN: Final = Problem(400, 10014, "{op}: 'a namespace with this account ID and title already exists'")
+WRITTEN_TOO_SOON: Final = Problem(
+    429, 10001, "Too many writes of one key: at most one each {interval_ms} ms is accepted"
+)
+UNREACHABLE: Final = Problem(
+    503, 20010, "the coordinator can't be reached, the write was not made; reads go on; try again later"
+)
+NODE_REFUSED: Final = Problem(502, 20010, "the coordinator refuses {name}: {why}")
+UNKNOWN_OUTCOME: Final = Problem(
+    504, 20011, "the coordinator didn't answer, the write may have been made; ask again with this KV-Request-Id"
+)
+TOO_MANY_WRITES: Final = Problem(503, 20012, "{name} has {most} writes under way; try again in a second")
+TOO_MANY_LARGE: Final = Problem(503, 20012, "this node has {most} large writes under way; try again in a second")
+DISK_FULL: Final = Problem(507, 20020, "The coordinator's disk is full; nothing was written, reads go on")
+DISK_BEHIND: Final = Problem(503, 20021, "The coordinator's disk is behind; try again")
+NOT_WRITING: Final = Problem(503, 20022, "The coordinator isn't writing: {why}")
 
 COMPANIONS: Final[Mapping[int, list[dict[str, Any]]]] = {
     NO_ROUTE.code: [{"code": 7000, "message": "No route for that URI"}],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from kvnet.api import codes, keys, namespaces, node, values
+from kvnet.api import accounts, bulk, codes, keys, namespaces, node, values
 from kvnet.api.call import Endpoint
 from kvnet.api.routes import Resource
 from kvnet.core.catalog import Scope
@@ -16,6 +16,9 @@ _WRITE: Final = Scope.WRITE
 ENDPOINTS: Final[Mapping[Resource, Mapping[str, Endpoint]]] = {
     Resource.STATUS: {"GET": Endpoint(node.status, _READ)},
     Resource.TOKEN_VERIFICATION: {"GET": Endpoint(node.verify_token, _READ)},
+    Resource.ACCOUNTS: {"GET": Endpoint(accounts.list_accounts, _READ)},
+    Resource.ACCOUNT: {"GET": Endpoint(accounts.get_account, _READ)},
+    Resource.MEMBERSHIPS: {"GET": Endpoint(accounts.list_memberships, _READ)},
     Resource.NAMESPACES: {
         "GET": Endpoint(namespaces.list_namespaces, _READ),
         "POST": Endpoint(namespaces.create_namespace, _WRITE),
@@ -32,6 +35,12 @@ ENDPOINTS: Final[Mapping[Resource, Mapping[str, Endpoint]]] = {
         "DELETE": Endpoint(values.delete_value, _WRITE),
     },
     Resource.METADATA: {"GET": Endpoint(values.get_metadata, _READ)},
+    Resource.BULK: {
+        "PUT": Endpoint(bulk.put_many, _WRITE),
+        "DELETE": Endpoint(bulk.delete_many, _WRITE),
+    },
+    Resource.BULK_DELETE: {"POST": Endpoint(bulk.delete_many, _WRITE)},
+    Resource.BULK_GET: {"POST": Endpoint(bulk.get_many, _READ)},
 }
 """HEAD goes wherever GET goes; the server leaves out the body."""
 

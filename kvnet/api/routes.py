@@ -17,22 +17,38 @@ API_PREFIX: Final = "/client/v4"
 
 _ORIGIN = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 _ACCOUNT_ID = re.compile(r"[0-9a-fA-F]{32}")
-_NAMESPACES = re.compile(r"/accounts/([^/]*)/storage/kv/namespaces(?:/(.*))?", re.DOTALL)
+_ACCOUNT = re.compile(r"/accounts/([^/]*)", re.DOTALL)
+_NAMESPACES = re.compile(r"/accounts/([^/]*)/(?:storage/kv|workers)/namespaces(?:/(.*))?", re.DOTALL)
 _BAD_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
 
 
 class Resource(Enum):
     STATUS = auto()
     TOKEN_VERIFICATION = auto()
+    ACCOUNTS = auto()
+    ACCOUNT = auto()
+    MEMBERSHIPS = auto()
     NAMESPACES = auto()
     NAMESPACE = auto()
     KEYS = auto()
     VALUE = auto()
     METADATA = auto()
+    BULK = auto()
+    BULK_DELETE = auto()
+    BULK_GET = auto()
 
 
-_FIXED: Final = {"/user/tokens/verify": Resource.TOKEN_VERIFICATION}
-_IN_NAMESPACE: Final = {"keys": Resource.KEYS}
+_FIXED: Final = {
+    "/user/tokens/verify": Resource.TOKEN_VERIFICATION,
+    "/accounts": Resource.ACCOUNTS,
+    "/memberships": Resource.MEMBERSHIPS,
+}
+_IN_NAMESPACE: Final = {
+    "keys": Resource.KEYS,
+    "bulk": Resource.BULK,
+    "bulk/delete": Resource.BULK_DELETE,
+    "bulk/get": Resource.BULK_GET,
+}
 _OF_KEY: Final = {"values": Resource.VALUE, "metadata": Resource.METADATA}
 
 
@@ -72,6 +88,9 @@ def find_place(method: str, path: str) -> Place:
     local = path[len(API_PREFIX) :] if path.startswith(API_PREFIX + "/") else path
     if local in _FIXED:
         return Place(_FIXED[local])
+    match = _ACCOUNT.fullmatch(local)
+    if match is not None and _ACCOUNT_ID.fullmatch(match[1]):
+        return Place(Resource.ACCOUNT, match[1].lower())
     match = _NAMESPACES.fullmatch(local)
     if match is None or not _ACCOUNT_ID.fullmatch(match[1]):
         raise codes.NO_ROUTE.error(path=path)

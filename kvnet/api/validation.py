@@ -51,7 +51,12 @@ def check_metadata(text: bytes, limits: Limits) -> bytes:
 
 def check_expiry(query: Query, limits: Limits, now_s: float) -> tuple[int, int]:
     """Return (expires_at, ttl_s) of a write, 0 for what isn't set; never both: `expiration_ttl` wins."""
-    text = query.text("expiration_ttl")
+    return check_times(query.text("expiration_ttl"), query.text("expiration"), limits, now_s)
+
+
+def check_times(ttl: str | None, expiration: str | None, limits: Limits, now_s: float) -> tuple[int, int]:
+    """As `check_expiry`, of fields as they were spelled; None for one that isn't there."""
+    text = ttl
     if text is not None:
         ttl_s = read_integer(text)
         if ttl_s is None or ttl_s <= 0:
@@ -61,7 +66,7 @@ def check_expiry(query: Query, limits: Limits, now_s: float) -> tuple[int, int]:
         if now_s + ttl_s > TIME_S_MAX:
             raise codes.TTL_TOO_LONG.error(given=text)
         return 0, ttl_s
-    text = query.text("expiration")
+    text = expiration
     if text is not None:
         expires_at = read_integer(text)
         if expires_at is None or expires_at <= now_s:

@@ -10,6 +10,10 @@ from kvnet.core.entries import NAMESPACE_ID_BYTES
 from kvnet.core.manifest import Manifest
 from kvnet.errors import ProtocolError
 
+STRETCH_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of keys, values and metadata that are sequenced at once."""
+STRETCH_OPERATIONS_MAX: Final = 10_000
+
 
 class PutValue(NamedTuple):
     """Replace the whole pair. `ttl_s` > 0 wins over `expires_at` > 0; the coordinator makes it absolute."""

@@ -39,7 +39,7 @@ class LargeRoom:
             RequestError: too many are.
         """
         if self._count >= self._count_max:
-            text = f"this node has {self._count_max} large values under way; try again in a second"
+            text = f"this node has {self._count_max} large writes under way; try again in a second"
             raise RequestError(503, BUSY, text, headers={"Retry-After": "1"})
         self._count += 1
         try:

@@ -5,7 +5,8 @@
     otherwise                          {"error": {status, code, message, definite, headers}}
 
 Bodies are msgpack. A large value's chunks follow as objects of their own, so that neither side holds it in one
-piece; its signature is over the digest that `KV-Digest` tells, and is checked before any of it is read. A retry
+piece. The signature of a body that may be long, of a large value or of several operations, is over the digest that
+`KV-Digest` tells, and is checked before any of it is read. A retry
 carries the same request id, which the coordinator answers and doesn't do again. The way feels the pair's delay and
 its cuts, but no packet loss.
 """
@@ -16,6 +17,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
+from contextlib import ExitStack
 from hashlib import sha256
 from itertools import count
 from typing import Any, Final, NamedTuple
@@ -25,7 +27,14 @@ from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTime
 
 from kvnet.core.entries import INLINE_VALUE_BYTES_MAX
 from kvnet.core.manifest import CHUNK_BYTES
-from kvnet.core.operations import Operation, PutLargeValue, from_wire, to_wire
+from kvnet.core.operations import (
+    STRETCH_BYTES_MAX,
+    STRETCH_OPERATIONS_MAX,
+    Operation,
+    PutLargeValue,
+    from_wire,
+    to_wire,
+)
 from kvnet.core.pieces import LargeRoom
 from kvnet.core.versions import Version
 from kvnet.errors import ProtocolError, RequestError
@@ -46,6 +55,8 @@ RETRY_MAX_S: Final = 1.0
 REQUEST_ID_BYTES_MAX: Final = 256
 BODY_OVERHEAD_BYTES: Final = 16_384
 """Key, metadata and request id of a forwarded write, with room."""
+LONG_BODY_BYTES: Final = CHUNK_BYTES
+"""A body longer than this takes room, of which there is little."""
 UNREACHABLE: Final = 20010
 """API code: the coordinator can't be reached, the write was not made."""
 UNKNOWN_OUTCOME: Final = 20011
@@ -73,7 +84,8 @@ class _Body(NamedTuple):
     parts: list[bytes]
     size: int
     digest: BodyDigest
-    large: bool
+    long: bool
+    """It may be too long to be read before its sender is known."""
 
     @classmethod
     def of(cls, operations: Sequence[Operation], request_id: bytes) -> _Body:
@@ -86,7 +98,9 @@ class _Body(NamedTuple):
         digest = sha256()
         for part in parts:
             digest.update(part)
-        return cls(parts, sum(map(len, parts)), BodyDigest(digest.hexdigest()), len(parts) > 1)
+        return cls(
+            parts, sum(map(len, parts)), BodyDigest(digest.hexdigest()), len(parts) > 1 or len(operations) > 1
+        )
 
     async def stream(self) -> AsyncIterator[bytes]:
         for part in self.parts:
@@ -177,14 +191,14 @@ class Forwarder:
             raise _NotReached("the way there is cut", sent=False)
         await asyncio.sleep(wan.one_way_ms(me, coordinator) / 1000)
         headers = {HEADER: sign(self._me, "POST", PATH, body.digest)}
-        if body.large:
+        if body.long:
             headers |= {DIGEST_HEADER: body.digest.hex, "Content-Length": str(body.size)}
         try:
             async with self._session.post(
                 self._url + PATH,
-                data=body.stream() if body.large else body.parts[0],
+                data=body.stream() if body.long else body.parts[0],
                 headers=headers,
-                timeout=ClientTimeout(total=LARGE_ATTEMPT_TIMEOUT_S if body.large else ATTEMPT_TIMEOUT_S),
+                timeout=ClientTimeout(total=LARGE_ATTEMPT_TIMEOUT_S if body.long else ATTEMPT_TIMEOUT_S),
             ) as response:
                 answer = await response.read()
         except ClientConnectorError as error:
@@ -222,15 +236,17 @@ class WriteDesk:
         self._known = known
         self._write = write
         self._small_bytes_max = min(value_bytes_max, INLINE_VALUE_BYTES_MAX) + BODY_OVERHEAD_BYTES
-        self._body_bytes_max = value_bytes_max + BODY_OVERHEAD_BYTES
+        self._body_bytes_max = max(value_bytes_max, 2 * STRETCH_BYTES_MAX) + BODY_OVERHEAD_BYTES
         self._room = room
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer one forwarded write."""
         try:
             if DIGEST_HEADER in request.headers:
-                with self._room.taken():
-                    version = await self._write(*await self._read_large(request))
+                with ExitStack() as stack:
+                    if (request.content_length or self._body_bytes_max) > LONG_BODY_BYTES:
+                        stack.enter_context(self._room.taken())
+                    version = await self._write(*await self._read_long(request))
             else:
                 body = await _read_body(request, self._small_bytes_max)
                 check(self._me, self._known, request.headers.get(HEADER), request.method, PATH, body)
@@ -246,13 +262,13 @@ class WriteDesk:
             return _answer(error.status, {"error": fields})
         return _answer(200, {"version": list(version)})
 
-    async def _read_large(self, request: web.BaseRequest) -> tuple[list[Operation], bytes]:
-        """Read a large value's write, chunk by chunk; nothing of it before the signature is found right."""
+    async def _read_long(self, request: web.BaseRequest) -> tuple[list[Operation], bytes]:
+        """Read a large value's write, chunk by chunk, or many writes; nothing before the signature is right."""
         told = BodyDigest(request.headers[DIGEST_HEADER])
         check(self._me, self._known, request.headers.get(HEADER), request.method, PATH, told)
         digest = sha256()
         size = 0
-        unpacker = msgpack.Unpacker(max_buffer_size=4 * CHUNK_BYTES)
+        unpacker = msgpack.Unpacker(max_buffer_size=max(4 * CHUNK_BYTES, 2 * STRETCH_BYTES_MAX))
         objects: list[Any] = []
         async for part in request.content.iter_any():
             size += len(part)
@@ -273,8 +289,10 @@ class WriteDesk:
         match operations:
             case [PutLargeValue() as operation]:
                 return [operation._replace(chunks=chunks)], request_id
-            case _:
+            case _ if chunks or any(isinstance(operation, PutLargeValue) for operation in operations):
                 raise RequestError(400, 10012, "invalid request body: a large value comes alone")
+            case _:
+                return operations, request_id
 
 
 def _too_long(bytes_max: int) -> RequestError:
@@ -308,7 +326,7 @@ def _read_fields(told: Any) -> tuple[list[Operation], bytes]:
     try:
         match told:
             case {"operations": list() as operations, "request_id": bytes() as request_id} if (
-                operations and 0 < len(request_id) <= REQUEST_ID_BYTES_MAX
+                0 < len(operations) <= STRETCH_OPERATIONS_MAX and 0 < len(request_id) <= REQUEST_ID_BYTES_MAX
             ):
                 return [from_wire(fields) for fields in operations], request_id
     except (ProtocolError, TypeError) as error:

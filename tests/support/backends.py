@@ -45,6 +45,10 @@ class FakeNode:
         self.pending = False
         self.refusal: BaseException | None = None
         self.written: list[tuple[Operation, bytes | None]] = []
+        self.stretches: list[int] = []
+        """How many operations came with each write."""
+        self.refusals: list[BaseException | None] = []
+        """What the next writes are answered, one by one; None lets one through."""
         self.large_room = LargeRoom()
         self.damages: list[StorageDamaged] = []
         self.waits: list[tuple[Version, float]] = []
@@ -79,11 +83,15 @@ class FakeNode:
         return self.store.position.version >= version
 
     async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult:
-        if self.refusal is not None:
-            raise self.refusal
-        (operation,) = operations
-        self.written.append((operation, request_id))
-        return WriteResult(self._sequence(operation), self.pending)
+        refusal = self.refusals.pop(0) if self.refusals else self.refusal
+        if refusal is not None:
+            raise refusal
+        assert len(operations) == 1 or all(
+            isinstance(operation, (PutValue, DeleteValue)) for operation in operations
+        ), "a large value, and whatever isn't a value, comes alone"
+        self.written += [(operation, request_id) for operation in operations]
+        self.stretches.append(len(operations))
+        return WriteResult(max([self._sequence(operation) for operation in operations]), self.pending)
 
     def create_namespace(self, title: str) -> bytes:
         namespace = self._maker.create_namespace(title)

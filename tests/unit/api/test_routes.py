@@ -145,7 +145,6 @@ async def test_api_is_served_with_and_without_its_prefix(api, ns):
         "/nothing",
         "/client/v4",
         "/client/v4/healthz",
-        f"/accounts/{ACCOUNT}",
         "/accounts//storage/kv/namespaces",
         "/accounts/abc/storage/kv/namespaces",
         f"/accounts/{ACCOUNT}0/storage/kv/namespaces",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import random
 from hashlib import sha256
+from io import BytesIO
 
 import msgpack
 import pytest
@@ -294,6 +295,30 @@ async def test_too_many_large_values_at_once_are_told_to_come_back_and_small_one
     await forwarder.write([PUT_LARGE])
 
 
+async def test_many_writes_arrive_as_one(forwarder, coordinator):
+    puts = [PUT._replace(key=b"%d" % number, value=bytes(60_000)) for number in range(70)]
+    coordinator.answers = [Version(3, 77)]
+    assert await forwarder.write([*puts, DeleteValue(NAMESPACE, b"gone")], b"id") == (Version(3, 77), False)
+    assert coordinator.taken == [([*puts, DeleteValue(NAMESPACE, b"gone")], b"id")]
+
+
+async def test_long_bodies_take_room_and_short_ones_of_many_writes_do_not(forwarder, coordinator):
+    long = [PUT._replace(key=b"%d" % number, value=bytes(60_000)) for number in range(20)]
+    with coordinator.room.taken(), coordinator.room.taken():
+        error = await refused(forwarder.write(long))
+        assert (error.status, error.definite, error.headers) == (503, True, {"Retry-After": "1"})
+        await forwarder.write([PUT, DeleteValue(NAMESPACE, b"other")])
+    await forwarder.write(long)
+    assert [len(operations) for operations, _ in coordinator.taken] == [2, 20]
+
+
+async def test_more_writes_than_are_sequenced_at_once_are_refused(forwarder, coordinator, monkeypatch):
+    monkeypatch.setattr(forwarding, "STRETCH_OPERATIONS_MAX", 2)
+    error = await refused(forwarder.write([PUT] * 3))
+    assert (error.status, error.code) == (400, 10012)
+    assert coordinator.taken == []
+
+
 def large_body(operations=(PUT_LARGE,), chunks=LARGE.chunks) -> bytes:
     head = {"operations": [to_wire(operation) for operation in operations], "request_id": b"id"}
     return b"".join(map(msgpack.packb, (head, *chunks)))
@@ -305,7 +330,8 @@ async def post_large(peers, body: bytes, told: str | None = None, **signed_as):
         HEADER: sign(identity("fra", **signed_as), "POST", PATH, digest),
         forwarding.DIGEST_HEADER: digest.hex,
     }
-    async with peers.session.post(peers.urls["coordinator"] + PATH, data=body, headers=headers) as response:
+    sent = BytesIO(body)
+    async with peers.session.post(peers.urls["coordinator"] + PATH, data=sent, headers=headers) as response:
         return response.status, msgpack.unpackb(await response.read())
 
 
@@ -318,7 +344,7 @@ async def post_large(peers, body: bytes, told: str | None = None, **signed_as):
         (large_body(operations=[PUT]), 400),
         (large_body(operations=[PUT_LARGE, PUT]), 400),
         (large_body(chunks=["text"]), 400),
-        (large_body(chunks=[bytes(900_000)]), 413),
+        (large_body(chunks=[bytes(9_000_000)]), 413),
         (large_body(chunks=[b""] * 1000), 200),
     ],
 )

@@ -1,0 +1,287 @@
+"""Many pairs by one request: put, delete and get.
+
+A body is looked at whole before anything of it is written: one bad element refuses it all. It is then written in
+stretches of a few megabytes, so that neither this node nor the coordinator holds much of it; each stretch is
+written whole or not at all, and nearly every request is one stretch. The answer comes when all is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, closing
+from time import perf_counter
+from typing import Any, BinaryIO, Final, NamedTuple
+
+import msgspec
+from aiohttp import web
+
+from kvnet.api import codes, envelope
+from kvnet.api.arrays import IN_MEMORY_BYTES_MAX, array_elements, spool_body
+from kvnet.api.backend import WriteResult
+from kvnet.api.bodies import read_json
+from kvnet.api.call import Call, version_headers
+from kvnet.api.chunks import read_whole
+from kvnet.api.validation import check_key, check_metadata, check_times
+from kvnet.core.entries import INLINE_VALUE_BYTES_MAX
+from kvnet.core.manifest import Manifest
+from kvnet.core.operations import STRETCH_BYTES_MAX, DeleteValue, PutLargeValue, PutValue
+from kvnet.core.pieces import LargeValue, take_apart
+from kvnet.errors import RequestError
+
+ELEMENTS_MAX: Final = 10_000
+BODY_BYTES_MAX: Final = 100_000_000
+GET_KEYS_MAX: Final = 100
+GET_BODY_BYTES_MAX: Final = 2 * 1024 * 1024
+"""A hundred keys of 2,048 bytes, each byte escaped."""
+GET_BYTES_MAX: Final = 25 * 1024 * 1024
+TURN_S: Final = 0.002
+"""How long a body is looked at before others have their turn."""
+TOO_EARLY_TRIES: Final = 3
+"""How often a later stretch that has a key too early for another write is tried."""
+
+_NULL: Final = msgspec.Raw(b"null")
+
+ValueOperation = PutValue | PutLargeValue | DeleteValue
+
+
+class _Pair(msgspec.Struct):
+    """One element of a bulk put, as it is spelled."""
+
+    key: str
+    value: str
+    base64: bool | None = None
+    expiration: int | None = None
+    expiration_ttl: int | None = None
+    metadata: msgspec.Raw = _NULL
+
+
+class _Wanted(msgspec.Struct, rename="camel"):
+    """The body of a bulk get."""
+
+    keys: list[str]
+    type: str | None = "text"
+    with_metadata: bool | None = False
+
+
+class _Found(NamedTuple):
+    value: Any
+    metadata: msgspec.Raw
+    expires_at: int
+
+
+_read_pair = msgspec.json.Decoder(_Pair).decode
+_read_name = msgspec.json.Decoder(str).decode
+
+
+async def put_many(call: Call) -> web.Response:
+    """Write up to ELEMENTS_MAX pairs; of two for one key the last one counts."""
+    namespace = call.namespace_to_write("bulk write keys")
+    limits, now_s = call.backend.limits, call.backend.now_s()
+
+    def read(element: bytes) -> ValueOperation:
+        pair = _read_pair(element)
+        key = check_key(_nonempty(pair.key), limits)
+        expires_at, ttl_s = check_times(_spelled(pair.expiration_ttl), _spelled(pair.expiration), limits, now_s)
+        metadata = check_metadata(bytes(pair.metadata), limits) if pair.metadata != _NULL else b""
+        value = _value_of(pair)
+        if len(value) > limits.value_bytes_max:
+            raise codes.VALUE_TOO_LARGE.error(length=len(value), limit=limits.value_bytes_max)
+        if len(value) <= INLINE_VALUE_BYTES_MAX:
+            return PutValue(namespace, key, value, metadata, expires_at, ttl_s)
+        taken = take_apart(bytearray(value), 0, len(value))
+        assert isinstance(taken, LargeValue)
+        return PutLargeValue(namespace, key, taken.manifest.pack(), metadata, expires_at, ttl_s, taken.chunks)
+
+    return await _write_many(call, "bulk write keys", read)
+
+
+async def delete_many(call: Call) -> web.Response:
+    """Remove up to ELEMENTS_MAX pairs; one that isn't there is removed as well."""
+    namespace = call.namespace_to_write("bulk remove keys")
+    limits = call.backend.limits
+
+    def read(element: bytes) -> ValueOperation:
+        return DeleteValue(namespace, check_key(_nonempty(_read_name(element)), limits))
+
+    return await _write_many(call, "bulk remove keys", read)
+
+
+async def get_many(call: Call) -> web.Response:
+    """Read up to GET_KEYS_MAX values, as text or as JSON; a key without one has null."""
+    namespace = call.namespace_to_read("bulk get keys")
+    try:
+        wanted = msgspec.convert(await read_json(call.request, GET_BODY_BYTES_MAX), _Wanted)
+    except msgspec.ValidationError as error:
+        raise codes.BULK_ELEMENT.error(what=error) from None
+    if wanted.type not in {"text", "json", None}:
+        raise codes.BULK_GET_TYPE.error(given=wanted.type)
+    if not wanted.keys:
+        raise codes.BULK_GET_NONE.error()
+    if len(wanted.keys) > GET_KEYS_MAX:
+        raise codes.BULK_GET_COUNT.error(most=GET_KEYS_MAX)
+    found: dict[str, _Found | None] = {}
+    left = GET_BYTES_MAX
+    for key in dict.fromkeys(wanted.keys):
+        found[key], size = _find(call, namespace, key, wanted.type or "text", left)
+        left -= size
+    if wanted.with_metadata:
+        values: dict[str, Any] = {key: each and _describe(each) for key, each in found.items()}
+    else:
+        values = {key: each and each.value for key, each in found.items()}
+    return envelope.success({"values": values})
+
+
+def _find(call: Call, namespace: bytes, name: str, type_: str, left: int) -> tuple[_Found | None, int]:
+    """Return what one key has now, and its size."""
+    backend = call.backend
+    record = backend.store.get(namespace, check_key(_nonempty(name), backend.limits))
+    if record is None or 0 < record.expires_at <= backend.now_s():
+        return None, 0
+    size = Manifest.unpack(record.value).size if record.large else len(record.value)
+    if size > left:
+        raise codes.BULK_GET_TOO_LARGE.error(limit=GET_BYTES_MAX)
+    data = read_whole(backend, record.value) if record.large else record.value
+    value: Any
+    try:
+        value = data.decode("utf-8")
+        if type_ == "json":
+            msgspec.json.decode(data)
+            value = msgspec.Raw(data)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        raise codes.BULK_GET_NOT_TEXT.error(type=type_) from None
+    metadata = msgspec.Raw(record.metadata) if record.metadata else _NULL
+    return _Found(value, metadata, record.expires_at), size
+
+
+def _describe(found: _Found) -> dict[str, Any]:
+    described: dict[str, Any] = {"value": found.value, "metadata": found.metadata}
+    if found.expires_at:
+        described["expiration"] = found.expires_at
+    return described
+
+
+async def _write_many(call: Call, op: str, read: Callable[[bytes], ValueOperation]) -> web.Response:
+    with ExitStack() as stack:
+        if (call.request.content_length or BODY_BYTES_MAX) > IN_MEMORY_BYTES_MAX:
+            stack.enter_context(call.backend.large_room.taken())
+        body = stack.enter_context(closing(await spool_body(call.request, BODY_BYTES_MAX)))
+        last: dict[bytes, int] = {}
+        count = 0
+        async for index, operation in _operations(body, op, read):
+            last[operation.key] = index
+            count += 1
+        results: list[WriteResult] = []
+        written = 0
+        async for stretch in _stretches(body, op, read, set(last.values())):
+            try:
+                results.append(await _write_stretch(call, op, stretch, len(results)))
+            except RequestError as error:
+                if not written:
+                    raise
+                text = codes.BULK_CUT_SHORT.format(message=error.message, written=written, count=len(last))
+                raise RequestError(error.status, error.code, text, definite=False, headers=error.headers) from None
+            written += len(stretch)
+        if not results:  # the coordinator wasn't asked
+            call.namespace_to_read(op)
+    response = envelope.success({"successful_key_count": count, "unsuccessful_keys": []})
+    if results:
+        response.headers.update(version_headers(max(result.version for result in results)))
+        if any(result.pending for result in results):
+            response.headers["KV-Pending"] = "1"
+    return response
+
+
+async def _write_stretch(call: Call, op: str, stretch: list[ValueOperation], number: int) -> WriteResult:
+    """Write one stretch under a request id of its own.
+
+    The first one is refused for a key that was written a moment ago, and all of the body with it; a later one
+    waits until that moment is over.
+    """
+    request_id = call.request_id()
+    if request_id is not None and number:
+        request_id += b"\0%d" % number
+    for tries_left in reversed(range(TOO_EARLY_TRIES)):
+        try:
+            return await call.backend.write(stretch, request_id)
+        except RequestError as error:
+            if error.code == codes.NAMESPACE_NOT_FOUND.code:
+                raise codes.NAMESPACE_NOT_FOUND.error(op=op) from None
+            if not (error.status == 429 and number and tries_left):
+                raise
+        await asyncio.sleep(call.backend.limits.write_interval_ms / 1000)
+    raise AssertionError("the last try returns or raises")
+
+
+async def _stretches(
+    body: BinaryIO, op: str, read: Callable[[bytes], ValueOperation], counted: set[int]
+) -> AsyncIterator[list[ValueOperation]]:
+    """Yield what is to be written at once; of a large value, that value alone."""
+    stretch: list[ValueOperation] = []
+    size = 0
+    async for index, operation in _operations(body, op, read):
+        if index not in counted:
+            continue
+        large = isinstance(operation, PutLargeValue)
+        added = len(operation.key) + (len(operation[2]) + len(operation[3]) if len(operation) > 2 else 0) + 32
+        if stretch and (large or size + added > STRETCH_BYTES_MAX):
+            yield stretch
+            stretch, size = [], 0
+        stretch.append(operation)
+        size += added
+        if large:
+            yield stretch
+            stretch, size = [], 0
+    if stretch:
+        yield stretch
+
+
+async def _operations(
+    body: BinaryIO, op: str, read: Callable[[bytes], ValueOperation]
+) -> AsyncIterator[tuple[int, ValueOperation]]:
+    """Yield each element's number and what it asks for, from the body's beginning.
+
+    Raises:
+        RequestError: an element is bad; the text tells which.
+    """
+    body.seek(0)
+    began = perf_counter()
+    for index, element in enumerate(_elements(body, op)):
+        try:
+            yield index, read(element)
+        except msgspec.ValidationError as error:
+            raise codes.BULK_ELEMENT.error(what=f"[{index}]: {error}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise codes.BODY_INVALID.error() from None
+        except RequestError as error:
+            raise RequestError(error.status, error.code, f"[{index}]: {error.message}") from None
+        if perf_counter() - began > TURN_S:
+            await asyncio.sleep(0)
+            began = perf_counter()
+
+
+def _elements(body: BinaryIO, op: str) -> Iterator[bytes]:
+    for index, element in enumerate(array_elements(body)):
+        if index >= ELEMENTS_MAX:
+            raise codes.BULK_TOO_MANY.error(op=op, most=ELEMENTS_MAX)
+        yield element
+
+
+def _nonempty(name: str) -> bytes:
+    if not name:
+        raise codes.KEY_NOT_ALLOWED.error()
+    return name.encode("utf-8")
+
+
+def _spelled(number: int | None) -> str | None:
+    return None if number is None else str(number)
+
+
+def _value_of(pair: _Pair) -> bytes:
+    if not pair.base64:
+        return pair.value.encode("utf-8")
+    try:
+        return binascii.a2b_base64(pair.value.encode("ascii"), strict_mode=True)
+    except ValueError:  # binascii.Error is one, UnicodeEncodeError too
+        raise codes.BULK_ELEMENT.error(what="value: not base64, as `base64` says it is") from None
