@@ -208,6 +208,11 @@ class Client:
     async def delete(self, node: str, key: str) -> Answer:
         return await self.ask(node, "DELETE", f"{self._base}/values/{key}")
 
+    async def bulk(self, node: str, method: str, what: Any, path: str = "", **headers: str) -> Answer:
+        """Return the answer to a request for many pairs; `what` is its body, to be written as JSON."""
+        body = json.dumps(what).encode()
+        return await self.ask(node, method, f"{self._base}/bulk{path}", body, _named(headers))
+
     async def keys(self, node: str) -> set[str]:
         """Return every key that this node's replica has in the namespace."""
         keys: set[str] = set()
