@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,18 +26,21 @@ from kvnet.cli.export import concurrency
 from kvnet.cli.options import DATA_DEFAULT, DataOption, JsonOption
 from kvnet.cli.pairs import Pair, read_pairs
 from kvnet.cli.tally import Counter, plural
-from kvnet.client import Namespace, Network
+from kvnet.client import Namespace, Network, NewPair
 from kvnet.errors import ConfigError, KvnetError, RequestError
 from kvnet.limits import Limits
 
-AT_ONCE_MAX: Final = 128
-"""Pairs that are sent at once: more than are read, since each waits for the coordinator and the way back."""
+AT_ONCE_MAX: Final = 4
+"""Requests under way: each waits for the coordinator and the way back."""
+BATCH_PAIRS_MAX: Final = 1000
+BATCH_BYTES_MAX: Final = 1024 * 1024
+"""Of keys and values in one request, which may have one pair that is longer."""
 EXPIRATION_REFUSED: Final = 10034
 NAMESPACE_UNKNOWN: Final = 10013
 COME_BACK: Final = frozenset({429, 503})
 """Statuses of an answer that says when to come back."""
 PATIENCE_S: Final = 60.0
-"""How long one pair is sent again while nobody takes it."""
+"""How long a request is sent again while nobody takes it."""
 WAIT_S_DEFAULT: Final = 1.0
 WAIT_S_MAX: Final = 30.0
 
@@ -141,13 +144,16 @@ async def _target(net: Network, name: str, *, create: bool) -> Namespace:
 
 
 class _Import:
-    """Pairs on their way; at most one of each key at a time, so that the last line of a key wins."""
+    """Pairs on their way, many in a request; those of one key one after the other, so that the last line wins."""
 
     def __init__(self, target: Namespace, limits: Limits) -> None:
         self._target = target
         self._limits = limits
         self._at_once = concurrency(limits.value_bytes_max, AT_ONCE_MAX)
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._batch: list[Pair] = []
+        self._batch_bytes = 0
+        self._under_way: dict[asyncio.Task[None], set[str]] = {}
+        """With the keys that each writes."""
         self._counts = Counts()
         self._stored = Counter("imported", "pairs")
 
@@ -163,10 +169,14 @@ class _Import:
                     if pair.ends_before(time.time() + self._limits.ttl_seconds_min):
                         self._counts.expired += 1
                         continue
-                    await self._make_room(pair.key)
-                    self._under_way[pair.key] = asyncio.create_task(self._store(pair))
+                    size = len(pair.key) + len(pair.value)
+                    if self._batch_bytes + size > BATCH_BYTES_MAX or len(self._batch) == BATCH_PAIRS_MAX:
+                        await self._send_batch()
+                    self._batch.append(pair)
+                    self._batch_bytes += size
+                await self._send_batch()
                 while self._under_way:
-                    await self._end_some(set(self._under_way.values()))
+                    await self._end_some(self._under_way)
         except KvnetError as error:
             await self._give_up()
             told = f"{error}; {plural(self._counts.stored, 'pair')} stored, run it again when that is mended"
@@ -175,44 +185,68 @@ class _Import:
             await self._give_up()
         return self._counts
 
-    async def _make_room(self, key: str) -> None:
-        if key in self._under_way:
-            await self._end_some({self._under_way[key]})
+    async def _send_batch(self) -> None:
+        batch, self._batch, self._batch_bytes = self._batch, [], 0
+        if not batch:
+            return
+        keys = {pair.key for pair in batch}
+        while earlier := [task for task, others in self._under_way.items() if keys & others]:
+            await self._end_some(earlier)
         while len(self._under_way) >= self._at_once:
-            await self._end_some(set(self._under_way.values()))
+            await self._end_some(self._under_way)
+        self._under_way[asyncio.create_task(self._store(batch))] = keys
 
-    async def _end_some(self, tasks: set[asyncio.Task[None]]) -> None:
+    async def _end_some(self, tasks: Iterable[asyncio.Task[None]]) -> None:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        self._under_way = {key: task for key, task in self._under_way.items() if task not in done}
+        for task in done:
+            del self._under_way[task]
         for task in done:
             task.result()
 
     async def _give_up(self) -> None:
         """What is under way ends, one way or another."""
-        tasks, self._under_way = list(self._under_way.values()), {}
+        tasks, self._under_way = list(self._under_way), {}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _store(self, pair: Pair) -> None:
-        give_up_at = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                await self._target.put(
-                    pair.key, pair.value, ttl=pair.ttl, expiration=pair.expiration, metadata=pair.metadata
-                )
-            except RequestError as error:
-                if error.code == EXPIRATION_REFUSED and pair.expiration is not None and pair.ttl is None:
-                    self._counts.expired += 1  # its time came on the way
-                    return
-                wait_s = _wait_s(error)
-                if wait_s is None or time.monotonic() + wait_s > give_up_at:
-                    raise KvnetError(f"{pair.where}: {error}") from None
-                await asyncio.sleep(wait_s)
-            else:
-                self._counts.stored += 1
-                self._stored.add()
+    async def _store(self, batch: list[Pair]) -> None:
+        """Store these, one by one if they are refused together: then that one is told, and the others stored."""
+        new = [
+            NewPair(
+                key=pair.key, value=pair.value, ttl=pair.ttl, expiration=pair.expiration, metadata=pair.metadata
+            )
+            for pair in batch
+        ]
+        try:
+            await _patiently(lambda: self._target.put_many(new))
+        except RequestError as error:
+            if len(batch) > 1 and error.definite and error.status < 500:
+                for pair in batch:
+                    await self._store([pair])
                 return
+            pair = batch[0]
+            if error.code == EXPIRATION_REFUSED and pair.expiration is not None and pair.ttl is None:
+                self._counts.expired += 1  # its time came on the way
+                return
+            raise KvnetError(f"{pair.where}: {error}") from None
+        self._counts.stored += len(batch)
+        self._stored.add(len(batch))
+
+
+async def _patiently(put: Callable[[], Awaitable[object]]) -> None:
+    """Try again while nobody takes it, as long as told to come back."""
+    give_up_at = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            await put()
+        except RequestError as error:
+            wait_s = _wait_s(error)
+            if wait_s is None or time.monotonic() + wait_s > give_up_at:
+                raise
+            await asyncio.sleep(wait_s)
+        else:
+            return
 
 
 def _wait_s(error: RequestError) -> float | None:

@@ -45,6 +45,20 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewPair:
+    """A pair that is to be stored, among others."""
+
+    key: str
+    value: bytes
+    ttl: int | None = None
+    """Seconds; wins over `expiration`."""
+    expiration: int | None = None
+    """Unix seconds; neither means for ever."""
+    metadata: Any = None
+    """Any JSON value, or `msgspec.Raw` of one that is to be spelled so; None for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListedKey:
     """One key of a listing."""
 
@@ -62,6 +76,24 @@ class NamespaceInfo:
     id: str
     """32 hex digits, never used again after a deletion."""
     title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenInfo:
+    """One token, without its secret, which nobody keeps."""
+
+    id: str
+    name: str
+    scope: str
+    """`read`, `write` or `admin`; each includes the ones before it."""
+    namespaces: tuple[str, ...]
+    """Ids of those it is good for; () for all."""
+    status: str
+    """`active` or `expired`."""
+    issued_on: str | None
+    """ISO 8601."""
+    expires_on: str | None
+    """ISO 8601; None for never."""
 
 
 @dataclass(frozen=True, slots=True)

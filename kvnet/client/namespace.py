@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from io import BytesIO
 from typing import Any, Final, TypeVar
 
 from kvnet.client import wire
 from kvnet.client.account import find
-from kvnet.client.answers import KEY_NOT_FOUND, NAMESPACE_NOT_FOUND, Answer, ListedKey, NamespaceInfo, Value
+from kvnet.client.answers import (
+    KEY_NOT_FOUND,
+    NAMESPACE_NOT_FOUND,
+    Answer,
+    ListedKey,
+    NamespaceInfo,
+    NewPair,
+    Value,
+)
 from kvnet.client.exchange import Exchange
 from kvnet.core.entries import INLINE_VALUE_BYTES_MAX
 from kvnet.core.versions import Version
@@ -85,6 +93,23 @@ class Namespace:
             answer = await self._exchange.write("PUT", path, body, large=large)
             answer.envelope()
             return answer.version
+
+        return await self._call(write)
+
+    async def put_many(self, pairs: Sequence[NewPair]) -> Version | None:
+        """Return the version of the last of these writes, all durable; None if there was nothing to write.
+
+        At most 10,000 pairs and 100 MB as JSON. One that is refused refuses them all; of two for one key the last
+        one counts.
+
+        Raises:
+            RequestError: as for `put`.
+        """
+
+        async def write(id_: str) -> Version | None:
+            answer = await self._exchange.write("PUT", f"/{id_}/bulk", lambda: wire.pairs(pairs), large=True)
+            answer.envelope()
+            return answer.version if pairs else None
 
         return await self._call(write)
 

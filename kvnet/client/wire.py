@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Iterable
 from io import BytesIO
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
+
+from kvnet.client.answers import NewPair
 
 
 def segment(key: str) -> str:
@@ -25,6 +29,26 @@ def query(**fields: str | int | None) -> str:
 def document(value: Any) -> aiohttp.BytesPayload:
     """Return a JSON body."""
     return aiohttp.BytesPayload(compact_json(value).encode(), content_type="application/json")
+
+
+def pairs(new: Iterable[NewPair]) -> aiohttp.BytesPayload:
+    """Return the body of a bulk put: text where a value is text, base64 of any other."""
+    elements: list[dict[str, Any]] = []
+    for pair in new:
+        element: dict[str, Any] = {"key": pair.key}
+        try:
+            element["value"] = pair.value.decode()
+        except UnicodeDecodeError:
+            element |= {"value": base64.b64encode(pair.value).decode(), "base64": True}
+        if pair.ttl is not None:
+            element["expiration_ttl"] = pair.ttl
+        if pair.expiration is not None:
+            element["expiration"] = pair.expiration
+        if pair.metadata is not None:
+            raw = isinstance(pair.metadata, msgspec.Raw)
+            element["metadata"] = pair.metadata if raw else msgspec.Raw(compact_json(pair.metadata).encode())
+        elements.append(element)
+    return aiohttp.BytesPayload(msgspec.json.encode(elements), content_type="application/json")
 
 
 def form(value: bytes | BytesIO, metadata: Any) -> aiohttp.FormData:

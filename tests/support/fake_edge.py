@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -43,6 +44,8 @@ class FakeEdge:
         """Writes that are applied, and then lose their connection instead of being answered."""
         self.too_early = 0
         """Writes that are answered with 429, to come back at once."""
+        self.refused_value: str | None = None
+        """Of a pair in a bulk put: refuses it, and the others with it."""
         self.requests: list[tuple[str, str]] = []
         """Method and raw path with query of each request but health checks."""
         self.headers_seen: list[dict[str, str]] = []
@@ -112,6 +115,8 @@ class FakeEdge:
                 return self._success(None, store.seq)
             case "GET", [id_, "keys"]:
                 return self._keys(request, id_)
+            case "PUT", [id_, "bulk"]:
+                return await self._bulk(request, id_)
             case method, [id_, ("values" | "metadata") as what, key]:
                 return await self._pair(request, method, id_, what, unquote(key))
             case _:
@@ -157,6 +162,23 @@ class FakeEdge:
             return self._success(metadata, seq)
         expiry = {} if expiration is None else {"expiration": str(expiration)}
         return web.Response(body=value, headers=self._headers(seq) | expiry)
+
+    async def _bulk(self, request: web.BaseRequest, id_: str) -> web.Response:
+        elements = await request.json()
+        for index, each in enumerate(elements):
+            if each["value"] == self.refused_value:
+                return self._error(413, 10001, f"[{index}]: Value length exceeds limit")
+        for each in elements:
+            value = base64.b64decode(each["value"]) if each.get("base64") else each["value"].encode()
+            self.store.seq += 1
+            self.store.pairs[id_][each["key"]] = (
+                value,
+                each.get("metadata"),
+                each.get("expiration"),
+                self.store.seq,
+            )
+        result = {"successful_key_count": len(elements), "unsuccessful_keys": []}
+        return self._success(result, self.store.seq)
 
     def _headers(self, seq: int | None) -> dict[str, str]:
         version = {} if seq is None else {"KV-Version": f"1-{seq}"}

@@ -126,3 +126,22 @@ def test_of_several_lines_with_one_key_the_last_counts(kvnet, network):
 def test_fewer_values_are_under_way_where_they_may_be_large():
     assert concurrency(65_536) == 32
     assert concurrency(26_214_400) == 2
+
+
+def test_many_pairs_share_a_request(kvnet, network):
+    pairs = [{"key": f"{number}", "value": "x" * 400} for number in range(5000)]
+    kvnet("import", "settings", stdin=lines(*pairs))
+    written = [path for method, path in network.edge.requests if method == "PUT"]
+    assert len(written) == 5
+    assert all(path.endswith("/bulk") for path in written)
+    assert len(stored(network)) == 5000
+
+
+def test_what_one_request_refuses_is_told_by_its_line_and_what_came_before_it_is_stored(kvnet, network):
+    network.edge.refused_value = "bad"
+    values = ["1", "2", "bad", "4"]
+    refused = kvnet("import", "settings", stdin=lines(*({"key": value, "value": value} for value in values)))
+    assert isinstance(refused.exception, KvnetError)
+    assert "line 3" in str(refused.exception)
+    assert "2 pairs stored" in str(refused.exception)
+    assert set(stored(network)) == {"1", "2"}
