@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kvnet.api.backend import WriteResult
-from kvnet.core.catalog import CatalogItem, Cluster, Member, Scope, Token, hash_token
+from kvnet.core.catalog import FOUNDING_PREFIX, CatalogItem, Cluster, Member, Scope, Token, hash_token
 from kvnet.core.frames import Frame
 from kvnet.core.operations import Operation, PutLargeValue
 from kvnet.core.versions import Version
@@ -79,7 +79,13 @@ class Coordinator(Node):
         return [
             Cluster(self.context.account_id, self.cluster_id, now_ms),
             *(
-                Token(f"bootstrap-{scope}", f"{scope} (made with the cluster)", Scope(scope), hash_token(token))
+                Token(
+                    f"{FOUNDING_PREFIX}{scope}",
+                    f"{scope} (made with the cluster)",
+                    Scope(scope),
+                    hash_token(token),
+                    created_ms=now_ms,
+                )
                 for scope, token in tokens.items()
             ),
             *(Member(pop.code, now_ms) for pop in self.topology.pops),
@@ -147,6 +153,9 @@ class Coordinator(Node):
     def ready(self) -> bool:
         """Whether it writes, or holds what it had when it last did; not while an empty disk is being filled."""
         return self.store.cluster is not None and (self._commit is not None or self.store.verified)
+
+    def charged_bytes(self) -> Mapping[bytes, int]:
+        return {namespace: self.store.tallies[namespace].size_bytes for namespace in self.store.namespaces}
 
     def emptied(self) -> None:
         raise AssertionError("the coordinator was ordered to throw its replica away")

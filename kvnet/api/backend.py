@@ -9,9 +9,11 @@ from typing import Any, Protocol
 from kvnet.core.catalog import Cluster, Namespace, Token
 from kvnet.core.operations import Operation
 from kvnet.core.pieces import LargeRoom
+from kvnet.core.usage import UsageMeter
 from kvnet.core.versions import Position, Version
 from kvnet.errors import StorageDamaged
 from kvnet.limits import Limits
+from kvnet.storage.state import Tally
 from kvnet.storage.store import ListedKey, StoredRecord
 
 
@@ -38,6 +40,10 @@ class StoreView(Protocol):
 
     @property
     def cluster(self) -> Cluster | None: ...
+    @property
+    def tallies(self) -> Mapping[bytes, Tally]:
+        """By namespace, the system namespace included."""
+
     def get(self, namespace: bytes, key: bytes) -> StoredRecord | None: ...
     def list_keys(
         self, namespace: bytes, prefix: bytes, after: bytes | None, limit: int, now_s: int
@@ -62,6 +68,10 @@ class Backend(Protocol):
     @property
     def large_room(self) -> LargeRoom:
         """How many large values may still come in."""
+
+    @property
+    def usage(self) -> UsageMeter:
+        """What clients asked of this node."""
 
     @property
     def store(self) -> StoreView: ...

@@ -117,6 +117,10 @@ async def receive_body(
         raise codes.BODY_TOO_SLOW.error(seconds=SILENCE_S_MAX) from None
     except (web.RequestPayloadError, HttpProcessingError):
         raise codes.BODY_BROKEN.error() from None
+    except RuntimeError as error:  # aiohttp's, of a connection that had ended before this began
+        if request.transport is not None:
+            raise
+        raise ConnectionResetError("the client is gone") from error
 
 
 async def _meet_expectation(request: web.BaseRequest) -> None:

@@ -94,7 +94,9 @@ async def put_many(call: Call) -> web.Response:
         assert isinstance(taken, LargeValue)
         return PutLargeValue(namespace, key, taken.manifest.pack(), metadata, expires_at, ttl_s, taken.chunks)
 
-    return await _write_many(call, "bulk write keys", read)
+    response, count = await _write_many(call, "bulk write keys", read)
+    call.backend.usage.of(namespace).writes += count
+    return response
 
 
 async def delete_many(call: Call) -> web.Response:
@@ -105,7 +107,9 @@ async def delete_many(call: Call) -> web.Response:
     def read(element: bytes) -> ValueOperation:
         return DeleteValue(namespace, check_key(_nonempty(_read_name(element)), limits))
 
-    return await _write_many(call, "bulk remove keys", read)
+    response, count = await _write_many(call, "bulk remove keys", read)
+    call.backend.usage.of(namespace).deletes += count
+    return response
 
 
 async def get_many(call: Call) -> web.Response:
@@ -121,6 +125,7 @@ async def get_many(call: Call) -> web.Response:
         raise codes.BULK_GET_NONE.error()
     if len(wanted.keys) > GET_KEYS_MAX:
         raise codes.BULK_GET_COUNT.error(most=GET_KEYS_MAX)
+    call.backend.usage.of(namespace).reads += len(wanted.keys)
     found: dict[str, _Found | None] = {}
     left = GET_BYTES_MAX
     for key in dict.fromkeys(wanted.keys):
@@ -162,7 +167,8 @@ def _describe(found: _Found) -> dict[str, Any]:
     return described
 
 
-async def _write_many(call: Call, op: str, read: Callable[[bytes], ValueOperation]) -> web.Response:
+async def _write_many(call: Call, op: str, read: Callable[[bytes], ValueOperation]) -> tuple[web.Response, int]:
+    """Return the answer, and how many pairs it speaks of."""
     with ExitStack() as stack:
         if (call.request.content_length or BODY_BYTES_MAX) > IN_MEMORY_BYTES_MAX:
             stack.enter_context(call.backend.large_room.taken())
@@ -190,7 +196,7 @@ async def _write_many(call: Call, op: str, read: Callable[[bytes], ValueOperatio
         response.headers.update(version_headers(max(result.version for result in results)))
         if any(result.pending for result in results):
             response.headers["KV-Pending"] = "1"
-    return response
+    return response, count
 
 
 async def _write_stretch(call: Call, op: str, stretch: list[ValueOperation], number: int) -> WriteResult:

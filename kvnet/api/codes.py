@@ -59,6 +59,17 @@ HEADER_INVALID: Final = Problem(400, 10001, "{name}: {what}")
 FIELD_INVALID: Final = Problem(400, 10001, "{name}: {what}")
 QUERY_INVALID: Final = Problem(400, 10001, "query: not a form-encoded string of UTF-8, or more than {most} fields")
 
+# Tokens.
+TOKEN_NOT_FOUND: Final = Problem(404, 20030, "there is no token {id}: `kvnet token list` shows them")
+TOKEN_LAST_ADMIN: Final = Problem(
+    400, 20031, "the last admin token stays: create another one before you revoke it"
+)
+TOKEN_SECRET_LOST: Final = Problem(
+    400,
+    20032,
+    "the first try of this request was made and its secret is lost: `kvnet token roll {id}` makes another",
+)
+
 # Namespaces.
 NAMESPACE_ID_LENGTH: Final = Problem(
     400,

@@ -5,17 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from kvnet.api import accounts, bulk, codes, keys, namespaces, node, values
+from kvnet.api import accounts, bulk, codes, keys, metrics, namespaces, node, tokens, values
 from kvnet.api.call import Endpoint
 from kvnet.api.routes import Resource
 from kvnet.core.catalog import Scope
 
 _READ: Final = Scope.READ
 _WRITE: Final = Scope.WRITE
+_ADMIN: Final = Scope.ADMIN
 
 ENDPOINTS: Final[Mapping[Resource, Mapping[str, Endpoint]]] = {
     Resource.STATUS: {"GET": Endpoint(node.status, _READ)},
+    Resource.USAGE: {"GET": Endpoint(metrics.usage, _READ)},
+    Resource.METRICS: {"GET": Endpoint(metrics.metrics, _READ)},
     Resource.TOKEN_VERIFICATION: {"GET": Endpoint(node.verify_token, _READ)},
+    Resource.TOKENS: {
+        "GET": Endpoint(tokens.list_tokens, _ADMIN),
+        "POST": Endpoint(tokens.create_token, _ADMIN),
+    },
+    Resource.TOKEN: {
+        "GET": Endpoint(tokens.get_token, _ADMIN),
+        "DELETE": Endpoint(tokens.revoke_token, _ADMIN),
+    },
+    Resource.TOKEN_VALUE: {"PUT": Endpoint(tokens.roll_token, _ADMIN)},
     Resource.ACCOUNTS: {"GET": Endpoint(accounts.list_accounts, _READ)},
     Resource.ACCOUNT: {"GET": Endpoint(accounts.get_account, _READ)},
     Resource.MEMBERSHIPS: {"GET": Endpoint(accounts.list_memberships, _READ)},

@@ -28,6 +28,7 @@ async def list_keys(call: Call) -> web.Response:
     limit = _page_keys(call.query.text("limit"))
     given = call.query.text("cursor")
     after = decode_cursor(given, namespace, prefix) if given else None
+    call.backend.usage.of(namespace).lists += 1
     listed: list[ListedKey] = []
     more = False
     if len(prefix) <= KEY_BYTES_CEILING:  # no key starts with a longer one

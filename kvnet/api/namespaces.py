@@ -9,6 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from kvnet.api import envelope
+from kvnet.api.auth import require_everywhere
 from kvnet.api.bodies import read_json
 from kvnet.api.call import Call
 from kvnet.api.validation import check_title
@@ -27,7 +28,7 @@ async def list_namespaces(call: Call) -> web.Response:
     by_title = call.query.choice("order", ("id", "title")) == "title"
     descending = call.query.choice("direction", ("asc", "desc")) == "desc"
     namespaces = sorted(
-        call.backend.store.namespaces.values(),
+        (each for each in call.backend.store.namespaces.values() if call.token.reaches(each.id)),
         key=lambda namespace: (namespace.title.encode() if by_title else b"", namespace.id),
         reverse=descending,
     )
@@ -45,6 +46,7 @@ async def list_namespaces(call: Call) -> web.Response:
 
 
 async def create_namespace(call: Call) -> web.Response:
+    require_everywhere(call.token)
     title = check_title(await read_json(call.request), "create namespace")
     namespace = _new_id(call.request_id())
     operation = CreateNamespace(namespace, title)

@@ -7,10 +7,11 @@ from aiohttp import web
 from kvnet.api import envelope
 from kvnet.api.backend import Backend
 from kvnet.api.call import Call
+from kvnet.api.tokens import iso_time
 
 
 def health(backend: Backend) -> web.Response:
-    """Answer that the process answers; the one answer that takes no token."""
+    """Answer that the process answers; it takes no token."""
     return envelope.plain({"status": "ok", "name": backend.name, "pop": backend.pop, "ready": backend.ready()})
 
 
@@ -19,7 +20,10 @@ async def status(call: Call) -> web.Response:
 
 
 async def verify_token(call: Call) -> web.Response:
+    told = {"id": call.token.id, "status": "active"}
+    if call.token.expires_at:
+        told["expires_on"] = iso_time(call.token.expires_at)
     return envelope.success(
-        {"id": call.token.id, "status": "active"},
+        told,
         messages=[{"code": 10000, "message": "This API Token is valid and active", "type": None}],
     )

@@ -17,6 +17,7 @@ API_PREFIX: Final = "/client/v4"
 
 _ORIGIN = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 _ACCOUNT_ID = re.compile(r"[0-9a-fA-F]{32}")
+_TOKEN = re.compile(r"/user/tokens/([A-Za-z0-9_-]{1,64})(/value)?")
 _ACCOUNT = re.compile(r"/accounts/([^/]*)", re.DOTALL)
 _NAMESPACES = re.compile(r"/accounts/([^/]*)/(?:storage/kv|workers)/namespaces(?:/(.*))?", re.DOTALL)
 _BAD_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
@@ -24,7 +25,12 @@ _BAD_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
 
 class Resource(Enum):
     STATUS = auto()
+    USAGE = auto()
+    METRICS = auto()
     TOKEN_VERIFICATION = auto()
+    TOKENS = auto()
+    TOKEN = auto()
+    TOKEN_VALUE = auto()
     ACCOUNTS = auto()
     ACCOUNT = auto()
     MEMBERSHIPS = auto()
@@ -38,7 +44,11 @@ class Resource(Enum):
     BULK_GET = auto()
 
 
+_NODE_PATHS: Final = {"/status": Resource.STATUS, "/usage": Resource.USAGE, "/metrics": Resource.METRICS}
+"""What isn't part of the API: without its prefix, and answered also by a replica that may not serve."""
+OF_NODE: Final = frozenset(_NODE_PATHS.values())
 _FIXED: Final = {
+    "/user/tokens": Resource.TOKENS,
     "/user/tokens/verify": Resource.TOKEN_VERIFICATION,
     "/accounts": Resource.ACCOUNTS,
     "/memberships": Resource.MEMBERSHIPS,
@@ -60,6 +70,7 @@ class Place(NamedTuple):
     """Empty where the resource belongs to no account."""
     namespace: str = ""
     key: str = ""
+    token: str = ""
 
 
 class Target(NamedTuple):
@@ -83,11 +94,14 @@ def find_place(method: str, path: str) -> Place:
     Raises:
         RequestError: it names none.
     """
-    if path == "/status":
-        return Place(Resource.STATUS)
+    if path in _NODE_PATHS:
+        return Place(_NODE_PATHS[path])
     local = path[len(API_PREFIX) :] if path.startswith(API_PREFIX + "/") else path
     if local in _FIXED:
         return Place(_FIXED[local])
+    match = _TOKEN.fullmatch(local)
+    if match is not None:
+        return Place(Resource.TOKEN_VALUE if match[2] else Resource.TOKEN, token=match[1])
     match = _ACCOUNT.fullmatch(local)
     if match is not None and _ACCOUNT_ID.fullmatch(match[1]):
         return Place(Resource.ACCOUNT, match[1].lower())

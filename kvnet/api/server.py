@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_parser import RawRequestMessage
 
 from kvnet.api import codes, envelope
 from kvnet.api.service import HttpService
@@ -67,7 +70,20 @@ class HttpServer(web.Server):
             "max_line_size": LINE_BYTES_MAX,
         }
         self._settings = settings | bounds
-        super().__init__(service.handle, **self._settings)
+        super().__init__(service.handle, request_factory=self._request, **self._settings)
 
     def __call__(self) -> web.RequestHandler:
         return _Connection(self, loop=self._loop, **self._settings)
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        connection: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        """Return the request; one of a version that nobody speaks counts as 1.0, and so does its answer."""
+        if message.version not in {HttpVersion10, HttpVersion11}:
+            message = message._replace(version=HttpVersion10)
+        return web.BaseRequest(message, payload, connection, writer, task, self._loop)

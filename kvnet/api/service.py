@@ -7,16 +7,19 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from kvnet.api import codes, envelope, node
-from kvnet.api.auth import identify, require
+from kvnet.api import codes, envelope, node, openapi
+from kvnet.api.auth import identify, require, require_everywhere
 from kvnet.api.backend import Backend
 from kvnet.api.call import Call
 from kvnet.api.endpoints import find_endpoint
 from kvnet.api.freshness import freshness_headers, meet_freshness
 from kvnet.api.query import Query
-from kvnet.api.routes import Place, Resource, Target, find_place, split_target
+from kvnet.api.routes import API_PREFIX, OF_NODE, Place, Target, find_place, split_target
+from kvnet.api.validation import check_namespace_id
 from kvnet.core.catalog import Token
 from kvnet.errors import RequestError, StorageDamaged
+
+_DOCUMENT_PATHS = frozenset({openapi.PATH, API_PREFIX + openapi.PATH})
 
 _log = logging.getLogger(__name__)
 
@@ -53,9 +56,13 @@ class HttpService:
             if request.method not in {"GET", "HEAD"}:
                 raise codes.METHOD_NOT_ALLOWED.error(headers={"Allow": "GET, HEAD"})
             return node.health(backend)
+        if target.path in _DOCUMENT_PATHS:
+            if request.method not in {"GET", "HEAD"}:
+                raise codes.METHOD_NOT_ALLOWED.error(headers={"Allow": "GET, HEAD"})
+            return openapi.answer(backend.limits)
         if backend.store.cluster is None:  # then there are no tokens either
             raise codes.NOT_READY.error(name=backend.name)
-        token = identify(request.headers, backend.store.tokens)
+        token = identify(request.headers, backend.store.tokens, backend.now_s)
         try:
             response = await self._answer_known(request, target, token)
         except RequestError as error:
@@ -70,7 +77,8 @@ class HttpService:
         endpoint = find_endpoint(place.resource, request.method)
         require(token, endpoint.scope)
         self._check_account(place)
-        if place.resource is not Resource.STATUS:
+        _check_reach(token, place)
+        if place.resource not in OF_NODE:
             if not self._backend.ready():
                 raise codes.NOT_READY.error(name=self._backend.name)
             await meet_freshness(request.headers, endpoint.scope, self._backend)
@@ -105,3 +113,16 @@ class HttpService:
         """After refusing a body unread, don't take the rest of it for the next request's sake."""
         if not request.content.is_eof():
             response.force_close()
+
+
+def _check_reach(token: Token, place: Place) -> None:
+    """Raise if the token is for other namespaces than this place is about; whether that one exists is not told.
+
+    A node's own pages speak of all namespaces.
+    """
+    if not token.namespaces:
+        return
+    if place.resource in OF_NODE:
+        require_everywhere(token)
+    if place.namespace and not token.reaches(check_namespace_id(place.namespace)):
+        raise codes.TOKEN_NOT_ALLOWED.error()

@@ -47,19 +47,24 @@ async def put_value(call: Call) -> web.Response:
     with ExitStack() as stack:
         room = call.backend.large_room
         value, metadata = await _read_pair(call.request, limits, lambda: stack.enter_context(room.taken()))
+        operation: PutValue | PutLargeValue
         match value:
             case bytes():
-                return await call.write(PutValue(namespace, key, value, metadata, expires_at, ttl_s), "put")
+                operation = PutValue(namespace, key, value, metadata, expires_at, ttl_s)
             case LargeValue(manifest, chunks):
                 packed = manifest.pack()
-                put = PutLargeValue(namespace, key, packed, metadata, expires_at, ttl_s, chunks)
-                return await call.write(put, "put")
+                operation = PutLargeValue(namespace, key, packed, metadata, expires_at, ttl_s, chunks)
+        response = await call.write(operation, "put")
+    call.backend.usage.of(namespace).writes += 1
+    return response
 
 
 async def delete_value(call: Call) -> web.Response:
     """Remove the pair; one that isn't there is removed as well."""
     namespace = call.namespace_to_write("remove key")
-    return await call.write(DeleteValue(namespace, call.key()), "remove key")
+    response = await call.write(DeleteValue(namespace, call.key()), "remove key")
+    call.backend.usage.of(namespace).deletes += 1
+    return response
 
 
 def _find(call: Call) -> StoredRecord:
@@ -69,7 +74,9 @@ def _find(call: Call) -> StoredRecord:
         RequestError: there is none, or its time has come.
     """
     namespace = call.namespace_to_read("get")
-    record = call.backend.store.get(namespace, call.key())
+    key = call.key()
+    call.backend.usage.of(namespace).reads += 1
+    record = call.backend.store.get(namespace, key)
     if record is None or 0 < record.expires_at <= call.backend.now_s():
         raise codes.KEY_NOT_FOUND.error()
     return record

@@ -22,15 +22,22 @@ NamespaceArgument = Annotated[str, typer.Argument(metavar="NAMESPACE", help="Tit
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY")]
 
 
-def open_network(data: Path, near: str | None, pop: str | None) -> Network:
-    """Return the network in `data`, to be entered with `async with`.
+def open_network(data: Path, near: str | None, pop: str | None, *, as_admin: bool = False) -> Network:
+    """Return the network in `data`, to be entered with `async with`; `as_admin` may also handle tokens.
 
     Raises:
         ConfigError: there is none, or no such place or PoP; the text names the options.
     """
     if near is not None and pop is not None:
         raise ConfigError("--near and --pop each say which PoP to ask: give one of them")
-    return connect(data=data, near=near, pop=pop)
+    token = None
+    if as_admin:
+        token = read_cluster_file(data / CLUSTER_FILE).get("tokens", {}).get("admin")
+        if not isinstance(token, str):
+            raise ConfigError(
+                f"{data / CLUSTER_FILE} has no admin token: ask on the host where the network was made"
+            )
+    return connect(data=data, near=near, pop=pop, token=token)
 
 
 def limits_of(data: Path) -> Limits:

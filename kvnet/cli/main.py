@@ -34,6 +34,9 @@ class Commands(LazyGroup):
         "up": Entry("kvnet.cli.up:up", NETWORK, "Start a network on this host."),
         "down": Entry("kvnet.cli.down:down", NETWORK, "Stop the network."),
         "status": Entry("kvnet.cli.status:status", NETWORK, "Show how far every PoP is."),
+        "usage": Entry(
+            "kvnet.cli.usage:usage", NETWORK, "Show reads, writes and storage per namespace, and their price."
+        ),
         "verify": Entry("kvnet.cli.verify:verify", NETWORK, "Recompute every replica's digest and compare them."),
         "rtt": Entry("kvnet.cli.rtt:rtt", NETWORK, "Show the round trips between nodes."),
         "wan": Entry(
@@ -56,9 +59,11 @@ class Commands(LazyGroup):
             "kvnet.cli.snapshot:app", DATA, "Save a whole replica as one file, look at it, restore it."
         ),
         "namespace": Entry("kvnet.cli.namespaces:app", DATA, "Create, list, rename and delete namespaces."),
+        "token": Entry("kvnet.cli.token:app", DATA, "Create, list, roll and revoke tokens."),
         "env": Entry("kvnet.cli.env:env", DATA, "Print `export` lines for wrangler, the SDKs and Terraform."),
         "sim": Entry("kvnet.cli.sim:sim", TOOLS, "Simulate a network in virtual time: measure it, or break it."),
         "topology": Entry("kvnet.cli.topology:app", TOOLS, "Check, show and make topology files."),
+        "explain": Entry("kvnet.cli.explain:explain", TOOLS, "Say what an error code means, and what helps."),
         "doctor": Entry("kvnet.cli.doctor:doctor", TOOLS, "Look whether this host can run the network."),
     }
 

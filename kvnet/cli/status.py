@@ -19,7 +19,7 @@ from kvnet.cli.health import condition, keys_of
 from kvnet.cli.options import DATA_DEFAULT, DataOption, JsonOption, run_folder
 from kvnet.cli.output import print_report
 from kvnet.cli.polling import Answer, ask_all, ask_statuses, require_some
-from kvnet.cli.usage import furthest, namespaces_table, usage_lines
+from kvnet.cli.stored import furthest, namespaces_table, usage_lines
 from kvnet.core.versions import Version
 
 WATCH_INTERVAL_S = 1.0

@@ -47,7 +47,7 @@ class Exchange:
         self, session: aiohttp.ClientSession, directory: Directory, route: Route, timeout_s: float
     ) -> None:
         self._session = session
-        self._prefix = f"{API_BASE}/accounts/{directory.account_id}/storage/kv/namespaces"
+        self._namespaces = f"/accounts/{directory.account_id}/storage/kv/namespaces"
         self._authorization = {"Authorization": f"Bearer {directory.token}"}
         self._route = route
         self._timeout_s = timeout_s
@@ -62,6 +62,8 @@ class Exchange:
 
     async def read(self, path: str, *, headers: Mapping[str, str] | None = None) -> Answer:
         """Return the nearest edge's answer, whatever its status but 503.
+
+        `path` is one below the account's namespaces, or one that begins with `/user/`.
 
         Raises:
             RequestError: no edge answered in time.
@@ -132,7 +134,8 @@ class Exchange:
         patience: aiohttp.ClientTimeout,
     ) -> Answer:
         # encoded=True: a key's percent signs are the key's, and must arrive as they are
-        url = URL(f"{edge.url}{self._prefix}{path}", encoded=True)
+        below = path if path.startswith("/user/") else self._namespaces + path
+        url = URL(f"{edge.url}{API_BASE}{below}", encoded=True)
         headers = {**self._authorization, **headers}
         async with self._session.request(
             method, url, data=body, headers=headers, timeout=patience, allow_redirects=False

@@ -9,8 +9,8 @@ from typing import Any, Final, Self
 
 import aiohttp
 
-from kvnet.client import account
-from kvnet.client.answers import NamespaceInfo
+from kvnet.client import account, tokens
+from kvnet.client.answers import NamespaceInfo, TokenInfo
 from kvnet.client.directory import CLUSTER_FILE, Directory, Edge, from_cluster, from_urls, read_cluster_file
 from kvnet.client.exchange import Exchange
 from kvnet.client.namespace import Namespace
@@ -107,6 +107,57 @@ class Network:
             RequestError: no edge answered, or the token is refused.
         """
         return [namespace async for namespace in account.every_namespace(self._exchange)]
+
+    async def tokens(self) -> list[TokenInfo]:
+        """Return all tokens by name, without their secrets.
+
+        Raises:
+            RequestError: no edge answered, or the token is refused: this takes an admin's.
+        """
+        return [token async for token in tokens.every_token(self._exchange)]
+
+    async def token(self, name: str) -> TokenInfo:
+        """Return the token with this id or name.
+
+        Raises:
+            RequestError: there is none, or several, or as for `tokens`.
+        """
+        return await tokens.find(self._exchange, name)
+
+    async def create_token(
+        self,
+        name: str,
+        *,
+        scope: str = "read",
+        namespaces: Sequence[str] = (),
+        expires_on: str | None = None,
+    ) -> tuple[TokenInfo, str]:
+        """Return a new token and its secret, which nobody can tell again.
+
+        `scope` is `read`, `write` or `admin`; `namespaces` are titles or ids, none for all of the account;
+        `expires_on` is a time in ISO 8601.
+
+        Raises:
+            RequestError: refused, or as for `tokens`.
+        """
+        ids = [await self.namespace(each).id() for each in namespaces]
+        return await tokens.create(self._exchange, name, scope, ids, expires_on)
+
+    async def roll_token(self, name: str) -> str:
+        """Return another secret for a token; the one before is refused everywhere within the bound.
+
+        Raises:
+            RequestError: as for `token`.
+        """
+        return await tokens.roll(self._exchange, (await self.token(name)).id)
+
+    async def revoke_token(self, name: str) -> None:
+        """Have a token refused, everywhere within the bound.
+
+        Raises:
+            RequestError: it is the last admin's, or as for `token`.
+        """
+        await tokens.revoke(self._exchange, (await self.token(name)).id)
 
     async def create_namespace(self, title: str) -> Namespace:
         """Return a namespace that exists from now on.

@@ -67,10 +67,21 @@ class CreateToken(NamedTuple):
     name: str
     scope: str
     hash: bytes
+    namespaces: tuple[bytes, ...]
+    """() for all."""
+    expires_at: int
+    """Unix seconds, 0 for never."""
 
 
 class RevokeToken(NamedTuple):
     id: str
+
+
+class RollToken(NamedTuple):
+    """Another secret for the same token; the old one ends."""
+
+    id: str
+    hash: bytes
 
 
 Operation = (
@@ -82,6 +93,7 @@ Operation = (
     | CreateToken
     | RevokeToken
     | PutLargeValue
+    | RollToken
 )
 
 _KINDS: Final[tuple[type[Operation], ...]] = (
@@ -93,6 +105,7 @@ _KINDS: Final[tuple[type[Operation], ...]] = (
     CreateToken,
     RevokeToken,
     PutLargeValue,
+    RollToken,
 )
 
 
@@ -124,15 +137,21 @@ def from_wire(fields: Sequence[Any]) -> Operation:
         case [4, bytes() as ns]:
             if len(ns) == NAMESPACE_ID_BYTES:
                 return DeleteNamespace(ns)
-        case [5, str() as token_id, str() as name, str() as scope, bytes() as digest]:
-            if scope in set(Scope):
-                return CreateToken(token_id, name, scope, digest)
+        case [5, str() as token_id, str() as name, str() as scope, bytes() as digest, list() as only, int() as at]:
+            if scope in set(Scope) and at >= 0 and all(_is_namespace(each) for each in only):
+                return CreateToken(token_id, name, scope, digest, tuple(only), at)
         case [7, bytes() as ns, bytes() as key, bytes() as packed, bytes() as meta, int() as at, int() as ttl]:
             Manifest.unpack(packed)
             if len(ns) == NAMESPACE_ID_BYTES and at >= 0 and ttl >= 0:
                 return PutLargeValue(ns, key, packed, meta, at, ttl, [])
         case [6, str() as token_id]:
             return RevokeToken(token_id)
+        case [8, str() as token_id, bytes() as digest]:
+            return RollToken(token_id, digest)
         case _:
             pass
     raise ProtocolError("an operation of an unknown kind or shape")
+
+
+def _is_namespace(field: Any) -> bool:
+    return isinstance(field, bytes) and len(field) == NAMESPACE_ID_BYTES

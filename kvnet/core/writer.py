@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Protocol, assert_never
 
 from kvnet.core import catalog
@@ -31,6 +31,7 @@ from kvnet.core.operations import (
     PutValue,
     RenameNamespace,
     RevokeToken,
+    RollToken,
 )
 from kvnet.core.versions import Position, Version
 from kvnet.errors import RequestError
@@ -40,6 +41,11 @@ ENTRY_OVERHEAD_BYTES: Final = 64
 FRAME_OVERHEAD_BYTES: Final = HEADER_BYTES + 5
 PENDING_BYTES_MAX: Final = 64 * 1024 * 1024
 """Sequenced and not yet durable; beyond it writers are told to come back."""
+
+TOKEN_NOT_FOUND: Final = 20030
+"""API code: no token has this id."""
+TOKEN_LAST_ADMIN: Final = 20031
+"""API code: without this token nobody could administer."""
 
 _VALUES: Final = (PutValue, PutLargeValue, DeleteValue)
 
@@ -73,6 +79,8 @@ class StatePort(Protocol):
     def stamp(self) -> int: ...
     @property
     def namespaces(self) -> Mapping[bytes, Namespace]: ...
+    @property
+    def tokens(self) -> Mapping[bytes, Token]: ...
     def namespace_digest(self, namespace: bytes) -> int: ...
     def get(self, namespace: bytes, key: bytes) -> SequencedRecord | None: ...
     def request_outcome(self, request_id: bytes) -> Version | None: ...
@@ -149,6 +157,7 @@ class Writer:
         self._digest = self._store.digest
         self._namespaces = dict(self._store.namespaces)
         self._titles = {namespace.title: namespace.id for namespace in self._namespaces.values()}
+        self._tokens = {token.id: token for token in self._store.tokens.values()}
         self._digests: dict[bytes, int] = {}
         """Per namespace touched since the start, the sum of its sequenced records' hashes."""
         self._overlay: dict[tuple[bytes, bytes], tuple[int, _Record | None]] = {}
@@ -298,10 +307,27 @@ class Writer:
             case DeleteNamespace(namespace):
                 if namespace not in self._namespaces:
                     raise RequestError(404, 10013, "remove namespace: 'namespace not found'")
-            case CreateToken() | RevokeToken():
-                pass
+            case CreateToken():
+                if any(namespace not in self._namespaces for namespace in operation.namespaces):
+                    raise RequestError(404, 10013, "create token: 'namespace not found'")
+            case RollToken(token_id, _):
+                self._require_token(token_id)
+            case RevokeToken(token_id):
+                self._require_token(token_id)
+                if not any(token.id != token_id and _administers(token) for token in self._tokens.values()):
+                    raise RequestError(
+                        400,
+                        TOKEN_LAST_ADMIN,
+                        "the last admin token stays: create another one before you revoke it",
+                    )
             case _:
                 assert_never(operation)
+
+    def _require_token(self, token_id: str) -> None:
+        if token_id not in self._tokens:
+            raise RequestError(
+                404, TOKEN_NOT_FOUND, f"there is no token {token_id!r}: `kvnet token list` shows them"
+            )
 
     def _check_rate(self, operation: PutValue | PutLargeValue | DeleteValue, now_ms: float) -> None:
         place = (operation.namespace, operation.key)
@@ -335,9 +361,12 @@ class Writer:
                 return self._put_item(Namespace(namespace, title, self._namespaces[namespace].created_ms))
             case DeleteNamespace(namespace):
                 return self._delete_namespace(namespace)
-            case CreateToken(token_id, name, scope, digest):
-                return self._put_item(Token(token_id, name, Scope(scope), digest))
+            case CreateToken(token_id, name, scope, digest, namespaces, expires_at):
+                return self._put_item(Token(token_id, name, Scope(scope), digest, namespaces, wall_ms, expires_at))
+            case RollToken(token_id, digest):
+                return self._put_item(replace(self._tokens[token_id], hash=digest))
             case RevokeToken(token_id):
+                del self._tokens[token_id]
                 return self._delete(SYSTEM_NAMESPACE, catalog.TOKEN_PREFIX + token_id.encode(), None)
             case _:
                 assert_never(operation)
@@ -378,7 +407,9 @@ class Writer:
                     del self._titles[before.title]
                 self._namespaces[item.id] = item
                 self._titles[item.title] = item.id
-            case Token() | Member() | Cluster():
+            case Token():
+                self._tokens[item.id] = item
+            case Member() | Cluster():
                 pass
             case _:
                 assert_never(item)
@@ -507,6 +538,11 @@ def _is_same(current: SequencedRecord, operation: PutValue | PutLargeValue) -> b
         and current.metadata == operation.metadata
         and current.expires_at == operation.expires_at
     )
+
+
+def _administers(token: Token) -> bool:
+    """Whether this token can create others, as long as the cluster stands."""
+    return token.scope is Scope.ADMIN and not token.expires_at
 
 
 def _taken(op: str) -> RequestError:

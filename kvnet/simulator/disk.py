@@ -17,7 +17,7 @@ from zlib import crc32
 
 import msgpack
 
-from kvnet.core.catalog import NAMESPACE_PREFIX, Namespace, read_item
+from kvnet.core.catalog import NAMESPACE_PREFIX, Namespace, Token, read_item
 from kvnet.core.entries import (
     DIGEST_MODULUS,
     HASH_BYTES,
@@ -345,6 +345,11 @@ class SimulatedDisk:
     @property
     def records(self) -> dict[bytes, dict[bytes, Record]]:
         return self._content.by_namespace
+
+    @property
+    def tokens(self) -> dict[bytes, Token]:
+        """None: no simulated client asks for any."""
+        return {}
 
     @property
     def namespaces(self) -> dict[bytes, Namespace]:

@@ -56,6 +56,7 @@ from kvnet.core.operations import (
     PutValue,
     RenameNamespace,
     RevokeToken,
+    RollToken,
 )
 from kvnet.core.versions import Position, Version
 from kvnet.errors import Divergence, ProtocolError, StorageDamaged
@@ -130,8 +131,17 @@ OPERATIONS = st.one_of(
     st.builds(CreateNamespace, HASHES, NAMES),
     st.builds(RenameNamespace, HASHES, NAMES),
     st.builds(DeleteNamespace, HASHES),
-    st.builds(CreateToken, NAMES, NAMES, st.sampled_from(list(map(str, Scope))), st.binary()),
+    st.builds(
+        CreateToken,
+        NAMES,
+        NAMES,
+        st.sampled_from(list(map(str, Scope))),
+        st.binary(),
+        st.lists(st.binary(min_size=16, max_size=16), max_size=3).map(tuple),
+        st.integers(0, 2**40),
+    ),
     st.builds(RevokeToken, NAMES),
+    st.builds(RollToken, NAMES, st.binary()),
 )
 SCALARS = st.one_of(
     st.none(),

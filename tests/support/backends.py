@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ from kvnet.core.catalog import Cluster, Namespace, Scope, Token
 from kvnet.core.manifest import Manifest
 from kvnet.core.operations import (
     CreateNamespace,
+    CreateToken,
     DeleteNamespace,
     DeleteValue,
     Operation,
     PutLargeValue,
     PutValue,
     RenameNamespace,
+    RevokeToken,
+    RollToken,
 )
 from kvnet.core.pieces import LargeRoom
+from kvnet.core.usage import UsageMeter
 from kvnet.core.versions import Version
 from kvnet.errors import RequestError, StorageDamaged
 from kvnet.limits import Limits
@@ -45,11 +50,15 @@ class FakeNode:
         self.pending = False
         self.refusal: BaseException | None = None
         self.written: list[tuple[Operation, bytes | None]] = []
+        self.outcomes: dict[bytes, Version] = {}
+        """By request id."""
         self.stretches: list[int] = []
         """How many operations came with each write."""
         self.refusals: list[BaseException | None] = []
         """What the next writes are answered, one by one; None lets one through."""
         self.large_room = LargeRoom()
+        self.usage = UsageMeter()
+        self.usage.turn(NOW_S)
         self.damages: list[StorageDamaged] = []
         self.waits: list[tuple[Version, float]] = []
         self._maker = FrameMaker()
@@ -91,7 +100,12 @@ class FakeNode:
         ), "a large value, and whatever isn't a value, comes alone"
         self.written += [(operation, request_id) for operation in operations]
         self.stretches.append(len(operations))
-        return WriteResult(max([self._sequence(operation) for operation in operations]), self.pending)
+        if request_id is not None and request_id in self.outcomes:
+            return WriteResult(self.outcomes[request_id], self.pending)
+        version = max([self._sequence(operation) for operation in operations])
+        if request_id is not None:
+            self.outcomes[request_id] = version
+        return WriteResult(version, self.pending)
 
     def create_namespace(self, title: str) -> bytes:
         namespace = self._maker.create_namespace(title)
@@ -131,10 +145,26 @@ class FakeNode:
             case DeleteNamespace(namespace):
                 self._refuse_unknown(namespace)
                 version = maker.delete_namespace(namespace)
+            case CreateToken(id_, name, scope, digest, namespaces, expires_at):
+                for namespace in namespaces:
+                    self._refuse_unknown(namespace)
+                version = maker.put_item(
+                    Token(id_, name, Scope(scope), digest, namespaces, int(self.now * 1000), expires_at)
+                )
+            case RollToken(id_, digest):
+                version = maker.put_item(replace(self._token(id_), hash=digest))
+            case RevokeToken(id_):
+                version = maker.delete_item(self._token(id_))
             case _:
                 raise AssertionError(operation)
         self.store.apply([maker.cut()])
         return version
+
+    def _token(self, id_: str) -> Token:
+        for token in self.store.tokens.values():
+            if token.id == id_:
+                return token
+        raise RequestError(404, 20030, "there is no such token")
 
     def _refuse_unknown(self, namespace: bytes) -> None:
         if namespace not in self.store.namespaces:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, assert_never
 
-from kvnet.core.catalog import NAMESPACE_PREFIX, Namespace, read_item
+from kvnet.core.catalog import NAMESPACE_PREFIX, CatalogItem, Namespace, Token, read_item
 from kvnet.core.entries import DIGEST_MODULUS, SYSTEM_NAMESPACE, Delete, Epoch, Put, record_hash
 from kvnet.core.frames import Frame
 from kvnet.core.operations import CreateNamespace, DeleteNamespace, DeleteValue, Operation, PutValue
@@ -72,8 +72,14 @@ class Fold:
 
     @property
     def namespaces(self) -> Mapping[bytes, Namespace]:
-        items = [read_item(key, held.value) for (ns, key), held in self.records.items() if ns == SYSTEM_NAMESPACE]
-        return {item.id: item for item in items if isinstance(item, Namespace)}
+        return {item.id: item for item in self._items() if isinstance(item, Namespace)}
+
+    @property
+    def tokens(self) -> Mapping[bytes, Token]:
+        return {item.hash: item for item in self._items() if isinstance(item, Token)}
+
+    def _items(self) -> list[CatalogItem]:
+        return [read_item(key, held.value) for (ns, key), held in self.records.items() if ns == SYSTEM_NAMESPACE]
 
     def namespace_digest(self, namespace: bytes) -> int:
         hashes = [held.hash for (ns, _), held in self.records.items() if ns == namespace]

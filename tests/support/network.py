@@ -172,6 +172,11 @@ class Client:
         self._urls = {code: pop["url"] for code, pop in cluster["pops"].items()}
         self._urls |= {name: cluster[name]["url"] for name in ("coordinator", "monitor")}
 
+    @property
+    def base(self) -> str:
+        """The path of its namespace."""
+        return self._base
+
     async def create_namespace(self) -> None:
         body = json.dumps({"title": self.title}).encode()
         answer = await self.ask("coordinator", "POST", self._base, body)

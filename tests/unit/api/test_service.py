@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from unittest.mock import Mock
 
 import pytest
 from aiohttp import web
 
-from kvnet.api.server import FIELD_BYTES_MAX, LINE_BYTES_MAX
+from kvnet.api.server import FIELD_BYTES_MAX, LINE_BYTES_MAX, HttpServer
+from kvnet.api.service import HttpService
 from kvnet.core.catalog import Scope
 from kvnet.limits import Limits
 from tests.support.backends import FakeNode
@@ -165,3 +167,30 @@ async def test_sdk_headers_are_tolerated(api):
     answer = await api("GET", "", Accept="*/*", **headers)
     assert answer.result == []
     assert "content-encoding" not in answer.headers
+
+
+@pytest.mark.parametrize("version", ["0.9", "2.0", "7.3"])
+async def test_answer_to_a_version_that_nobody_speaks_is_of_one_that_clients_read(api, version):
+    """The answer's version repeated the request's: `HTTP/0.9 400 Bad Request`."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    writer.write(f"GET /healthz HTTP/{version}\r\nHost: localhost\r\n\r\n".encode())
+    assert (await reader.read()).startswith((b"HTTP/1.0 ", b"HTTP/1.1 "))
+    writer.close()
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, 4])
+async def test_client_that_leaves_right_after_its_request_leaves_no_traceback(api, ns, caplog, turns):
+    """A body read from a connection that had ended was a bug in the log: `RuntimeError: Connection closed.`"""
+    server = HttpServer(HttpService(api.node))
+    connection = server()
+    connection.connection_made(Mock(spec=asyncio.Transport))
+    await asyncio.sleep(0)
+    connection.data_received(api.request("PUT", f"{ns}/values/k", headers={"Content-Length": "5"}))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    connection.connection_lost(None)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert server.requests_count == 1
+    assert caplog.records == []
+    assert api.node.written == []

@@ -8,7 +8,7 @@ from rich.console import Console
 from kvnet.cli.health import condition, store_findings
 from kvnet.cli.sizes import bytes_in_words
 from kvnet.cli.status import View, _table
-from kvnet.cli.usage import NAMESPACES_SHOWN_MAX, furthest, namespaces_table, usage_lines
+from kvnet.cli.stored import NAMESPACES_SHOWN_MAX, furthest, namespaces_table, usage_lines
 
 MIB = 1024 * 1024
 WHOLE = {

@@ -23,6 +23,7 @@ from kvnet.core.operations import (
     PutValue,
     RenameNamespace,
     RevokeToken,
+    RollToken,
 )
 from kvnet.core.writer import PENDING_BYTES_MAX, Cut, Ticket, Writer
 from kvnet.errors import RequestError
@@ -50,6 +51,12 @@ class Desk:
 
     def write(self, *operations: Operation, request_id: bytes | None = None) -> Ticket:
         return self.writer.submit(operations, request_id, self.now, WALL_MS + int(self.now))
+
+    def refused(self, operation: Operation) -> tuple[int, int]:
+        """Return (status, code) of what refuses this."""
+        with pytest.raises(RequestError) as raised:
+            self.write(operation)
+        return raised.value.status, raised.value.code
 
     def put(self, key: bytes, value: bytes = b"v", **more: int) -> Ticket:
         return self.write(put(key, value, **more))
@@ -272,14 +279,51 @@ def test_a_rejected_request_is_done_when_it_comes_again(desk: Desk) -> None:
 # -- tokens and frames
 
 
-def test_tokens_come_and_go(desk: Desk) -> None:
-    desk.write(CreateToken("t", "name", "read", b"h" * 32))
+def token(
+    name: str, scope: str = "read", *, namespaces: tuple[bytes, ...] = (), expires_at: int = 0
+) -> CreateToken:
+    return CreateToken(name, name, scope, name.encode() * 4, namespaces, expires_at)
+
+
+def test_tokens_come_change_their_secret_and_go(desk: Desk) -> None:
+    desk.write(token("root", "admin"))
+    desk.write(token("t", namespaces=(NAMESPACE,), expires_at=2_000_000_000))
     desk.commit()
-    assert desk.store.tokens[b"h" * 32].name == "name"
+    made = desk.store.tokens[b"tttt"]
+    assert (made.name, made.scope, made.namespaces, made.expires_at) == ("t", "read", (NAMESPACE,), 2_000_000_000)
+    assert made.created_ms > 0
+    desk.write(RollToken("t", b"new"))
+    desk.commit()
+    assert set(desk.store.tokens) == {b"root" * 4, b"new"}
+    assert desk.store.tokens[b"new"] == replace(made, hash=b"new")
     desk.write(RevokeToken("t"))
-    desk.write(RevokeToken("unknown"))
     desk.commit()
-    assert not desk.store.tokens
+    assert set(desk.store.tokens) == {b"root" * 4}
+
+
+def test_a_token_that_is_not_there_can_not_be_rolled_or_revoked(desk: Desk) -> None:
+    desk.write(token("root", "admin"))
+    desk.write(token("t"))
+    desk.write(RevokeToken("t"))  # pending still
+    for operation in (RevokeToken("t"), RollToken("t", b"new"), RevokeToken("unknown")):
+        assert desk.refused(operation) == (404, 20030)
+
+
+def test_a_token_for_a_namespace_that_is_not_there_is_refused(desk: Desk) -> None:
+    assert desk.refused(token("t", namespaces=(NAMESPACE, b"?" * 16))) == (404, 10013)
+
+
+def test_the_last_that_may_administer_for_ever_stays(desk: Desk) -> None:
+    desk.write(token("one", "admin"))
+    desk.write(token("writer", "write"))
+    desk.write(token("later", "admin", expires_at=2_000_000_000))
+    assert desk.refused(RevokeToken("one")) == (400, 20031)
+    desk.write(token("two", "admin"))
+    desk.write(RevokeToken("one"))
+    assert desk.refused(RevokeToken("two")) == (400, 20031)
+    desk.write(RevokeToken("writer"))
+    desk.commit()
+    assert {each.name for each in desk.store.tokens.values()} == {"later", "two"}
 
 
 def test_frames_are_cut_at_64_kib_and_a_larger_entry_stands_alone(tmp_path: Path) -> None:
