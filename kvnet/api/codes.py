@@ -188,6 +188,7 @@ TOO_MANY_LARGE: Final = Problem(503, 20012, "this node has {most} large writes u
 DISK_FULL: Final = Problem(507, 20020, "The coordinator's disk is full; nothing was written, reads go on")
 DISK_BEHIND: Final = Problem(503, 20021, "The coordinator's disk is behind; try again")
 NOT_WRITING: Final = Problem(503, 20022, "The coordinator isn't writing: {why}")
+"""Worded there after its several reasons."""
 
 COMPANIONS: Final[Mapping[int, list[dict[str, Any]]]] = {
     NO_ROUTE.code: [{"code": 7000, "message": "No route for that URI"}],

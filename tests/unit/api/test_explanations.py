@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +14,7 @@ import pytest
 from kvnet.api import codes
 from kvnet.api.codes import Problem
 from kvnet.api.explanations import EXPLANATIONS, explanations_of
-from kvnet.core import pieces
+from kvnet.core import pieces, writer
 from kvnet.runtime import forwarding, group_commit
 
 ROOT = Path(__file__).parents[3]
@@ -84,6 +85,33 @@ def test_numbers_of_other_rooms_are_those_of_the_table():
     assert codes.TOO_MANY_LARGE.code == pieces.BUSY
     assert codes.DISK_FULL.code == group_commit.DISK_FULL
     assert codes.NOT_WRITING.code == group_commit.NOT_OPEN
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        codes.TITLE_TAKEN,
+        codes.WRITTEN_TOO_SOON,
+        codes.UNREACHABLE,
+        codes.NODE_REFUSED,
+        codes.UNKNOWN_OUTCOME,
+        codes.TOO_MANY_WRITES,
+        codes.TOO_MANY_LARGE,
+        codes.DISK_FULL,
+        codes.DISK_BEHIND,
+    ],
+    ids=lambda problem: f"{problem.status}-{problem.code}",
+)
+def test_texts_of_other_rooms_are_those_of_the_table(problem):
+    modules = (forwarding, group_commit, pieces, writer)
+    texts = [
+        node.value
+        for module in modules
+        for node in ast.walk(ast.parse(Path(module.__file__).read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    for literal in re.split(r"\{\w+\}", problem.text):
+        assert any(literal in text for text in texts), literal
 
 
 def test_one_code_may_mean_several_problems():
