@@ -4,7 +4,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-NETWORKS = "tests/cluster/"
+NETWORKS = ("tests/cluster/", "tests/conformance/")
 
 
 class OneNetworkAtATime(LoadScopeScheduling):
@@ -14,7 +14,7 @@ class OneNetworkAtATime(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return NETWORKS if nodeid.startswith(NETWORKS) else nodeid
+        return NETWORKS[0] if nodeid.startswith(NETWORKS) else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
