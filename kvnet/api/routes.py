@@ -1,8 +1,8 @@
 """From the raw request target to a place in the API. Nothing is decoded or normalised before it is matched.
 
 A decoded path can't tell the key `a%2Fb` from `a/b`, and a path without its trailing slash can't tell the deletion
-of the key `..` from that of the whole namespace: some HTTP clients collapse it before they send it. Those that drop
-the slash as well are beyond help.
+of the key `..` from that of the whole namespace: some HTTP clients collapse it before they send it. Those that
+drop the slash as well are beyond help.
 """
 
 from __future__ import annotations
