@@ -24,12 +24,20 @@ from kvnet.cli.options import DATA_DEFAULT, DataOption
 from kvnet.cli.outfile import whole_file
 from kvnet.cli.pairs import write_pair
 from kvnet.cli.tally import Counter, plural
-from kvnet.client import Namespace, Value
+from kvnet.client import FoundPair, Namespace, Value
+from kvnet.errors import RequestError
 
-AT_ONCE_MAX: Final = 32
-"""Pairs that are asked for at once."""
+AT_ONCE_MAX: Final = 4
+"""Requests under way."""
+GROUP_KEYS: Final = 100
+"""Pairs of one request, as many as the API gives."""
+NOT_AT_ONCE: Final = 10029
+"""The API's code for values that aren't text, or too large together."""
 BYTES_AT_ONCE: Final = 64 * 1024 * 1024
 """The memory that values on their way may take; with large values fewer are on their way."""
+
+
+Pair = FoundPair | Value
 
 
 def export(
@@ -79,24 +87,49 @@ async def _export(source: Namespace, prefix: str, file: BinaryIO, at_once: int) 
     return written.count, gone
 
 
-async def _pairs(source: Namespace, prefix: str, at_once: int) -> AsyncIterator[tuple[str, Value | None]]:
-    """Yield key and value in the order of the keys, `at_once` of them asked for ahead."""
-    waiting: deque[tuple[str, asyncio.Task[Value | None]]] = deque()
+async def _pairs(source: Namespace, prefix: str, at_once: int) -> AsyncIterator[tuple[str, Pair | None]]:
+    """Yield key and pair in the order of the keys; `at_once` groups of them are asked for ahead."""
+    waiting: deque[tuple[list[str], asyncio.Task[dict[str, Pair | None]]]] = deque()
+    group: list[str] = []
+
+    async def oldest() -> list[tuple[str, Pair | None]]:
+        keys, task = waiting[0]
+        found = await task
+        waiting.popleft()
+        return [(key, found[key]) for key in keys]
+
     try:
         async for listed in source.list(prefix=prefix):
+            group.append(listed.name)
+            if len(group) < GROUP_KEYS:
+                continue
             if len(waiting) >= at_once:
-                key, task = waiting[0]
-                yield key, await task
-                waiting.popleft()
-            waiting.append((listed.name, asyncio.create_task(source.get_with_metadata(listed.name))))
+                for pair in await oldest():
+                    yield pair
+            waiting.append((group, asyncio.create_task(_read(source, group))))
+            group = []
+        if group:
+            waiting.append((group, asyncio.create_task(_read(source, group))))
         while waiting:
-            key, task = waiting[0]
-            yield key, await task
-            waiting.popleft()
+            for pair in await oldest():
+                yield pair
     finally:
         for _, task in waiting:
             task.cancel()
         await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
+
+
+async def _read(source: Namespace, keys: list[str]) -> dict[str, Pair | None]:
+    """Return these pairs: by one request, or if that can't be, of half as many at a time."""
+    if len(keys) == 1:
+        return {keys[0]: await source.get_with_metadata(keys[0])}
+    try:
+        return dict(await source.get_many(keys))
+    except RequestError as error:
+        if error.code != NOT_AT_ONCE:
+            raise
+    middle = len(keys) // 2
+    return {**await _read(source, keys[:middle]), **await _read(source, keys[middle:])}
 
 
 @contextmanager

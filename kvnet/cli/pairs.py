@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from kvnet.client import Value
+from kvnet.client import FoundPair, Value
 from kvnet.errors import ConfigError
 from kvnet.limits import Limits
 
@@ -58,7 +58,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
 _DECODER: Final = msgspec.json.Decoder(_Line)
 
 
-def write_pair(key: str, found: Value) -> bytes:
+def write_pair(key: str, found: FoundPair | Value) -> bytes:
     """Return the line of a pair, with its end."""
     line: dict[str, Any] = {"key": key}
     try:
@@ -66,7 +66,7 @@ def write_pair(key: str, found: Value) -> bytes:
     except UnicodeDecodeError:
         line["value"] = base64.b64encode(found.value).decode()
         line["base64"] = True
-    if found.metadata is not None:
+    if found.metadata_json != b"null":
         line["metadata"] = msgspec.Raw(found.metadata_json)
     if found.expires_at is not None:
         line["expiration"] = found.expires_at

@@ -11,8 +11,18 @@ that any other client of Workers KV speaks, and needs nothing of a node but its 
 
 from __future__ import annotations
 
-from kvnet.client.answers import ListedKey, NamespaceInfo, NewPair, TokenInfo, Value
+from kvnet.client.answers import FoundPair, ListedKey, NamespaceInfo, NewPair, TokenInfo, Value
 from kvnet.client.namespace import Namespace
 from kvnet.client.network import Network, connect
 
-__all__ = ["ListedKey", "Namespace", "NamespaceInfo", "Network", "NewPair", "TokenInfo", "Value", "connect"]
+__all__ = [
+    "FoundPair",
+    "ListedKey",
+    "Namespace",
+    "NamespaceInfo",
+    "Network",
+    "NewPair",
+    "TokenInfo",
+    "Value",
+    "connect",
+]

@@ -45,6 +45,22 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoundPair:
+    """A stored pair as one PoP had it, among others that were asked for at once."""
+
+    value: bytes
+    metadata_json: bytes
+    """As the network spells it; `null` for none."""
+    expires_at: int | None
+    """Unix seconds; None for never."""
+
+    @property
+    def metadata(self) -> Any:
+        """Any JSON value; None for none."""
+        return json.loads(self.metadata_json)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewPair:
     """A pair that is to be stored, among others."""
 
@@ -94,6 +110,22 @@ class TokenInfo:
     """ISO 8601."""
     expires_on: str | None
     """ISO 8601; None for never."""
+
+
+class _FoundText(msgspec.Struct):
+    value: str
+    metadata: msgspec.Raw
+    expiration: int | None = None
+
+
+class _FoundTexts(msgspec.Struct):
+    values: dict[str, _FoundText | None]
+
+
+class _BulkFound(msgspec.Struct):
+    """The envelope of a bulk get with metadata."""
+
+    result: _FoundTexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +182,29 @@ class Answer:
         """
         self.envelope()
         return bytes(msgspec.json.decode(self.body, type=_Spelled).result)
+
+    def found_pairs(self) -> dict[str, FoundPair | None]:
+        """Return what a bulk get with metadata has found.
+
+        Raises:
+            RequestError: what the edge refused and why, or that this is no edge's answer.
+        """
+        if self.status != 200:
+            raise self.error()
+        try:
+            values = msgspec.json.decode(self.body, type=_BulkFound).result.values
+        except msgspec.MsgspecError:
+            raise self._foreign("no found pairs") from None
+        return {
+            key: None
+            if found is None
+            else FoundPair(
+                value=found.value.encode(),
+                metadata_json=bytes(found.metadata),
+                expires_at=found.expiration,
+            )
+            for key, found in values.items()
+        }
 
     def error(self, *, definite: bool = True) -> RequestError:
         """Return the error that this answer tells."""

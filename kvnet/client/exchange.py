@@ -70,6 +70,10 @@ class Exchange:
         """
         return await self._send("GET", path, _no_body, headers or {}, is_write=False)
 
+    async def ask(self, path: str, body: Body) -> Answer:
+        """As `read`, of a question that is too long for a query: POST."""
+        return await self._send("POST", path, body, {}, is_write=False)
+
     async def write(self, method: str, path: str, body: Body | None = None, *, large: bool = False) -> Answer:
         """Return the answer to a write that took effect at most once; a `large` one has more time.
 

@@ -13,6 +13,7 @@ from kvnet.client.answers import (
     KEY_NOT_FOUND,
     NAMESPACE_NOT_FOUND,
     Answer,
+    FoundPair,
     ListedKey,
     NamespaceInfo,
     NewPair,
@@ -60,6 +61,22 @@ class Namespace:
             RequestError: as for `get`.
         """
         return await self._call(lambda id_: self._get_whole(id_, key, at_least), at_least)
+
+    async def get_many(self, keys: Sequence[str]) -> dict[str, FoundPair | None]:
+        """Return at most 100 pairs, each whole, and None for each that isn't there.
+
+        Values that aren't UTF-8, or more than 25 MiB of them, can't be had so; ask for those one by one.
+
+        Raises:
+            RequestError: as for `get`.
+        """
+
+        async def ask(id_: str) -> dict[str, FoundPair | None]:
+            wanted = {"keys": list(keys), "withMetadata": True}
+            answer = await self._exchange.ask(f"/{id_}/bulk/get", lambda: wire.document(wanted))
+            return answer.found_pairs()
+
+        return await self._call(ask)
 
     async def put(
         self,

@@ -85,7 +85,7 @@ class FakeEdge:
             self.too_early -= 1
             return self._error(429, 10033, "Too many requests", {"Retry-After": "0"})
         response = await self._route(request, path)
-        if request.method != "GET":
+        if request.method != "GET" and path[-2:] != ["bulk", "get"]:
             self.store.outcomes[request.headers["KV-Request-Id"]] = self.store.seq
             if self.drops_after_applying:
                 self.drops_after_applying -= 1
@@ -115,6 +115,8 @@ class FakeEdge:
                 return self._success(None, store.seq)
             case "GET", [id_, "keys"]:
                 return self._keys(request, id_)
+            case "POST", [id_, "bulk", "get"]:
+                return await self._bulk_get(request, id_)
             case "PUT", [id_, "bulk"]:
                 return await self._bulk(request, id_)
             case method, [id_, ("values" | "metadata") as what, key]:
@@ -162,6 +164,21 @@ class FakeEdge:
             return self._success(metadata, seq)
         expiry = {} if expiration is None else {"expiration": str(expiration)}
         return web.Response(body=value, headers=self._headers(seq) | expiry)
+
+    async def _bulk_get(self, request: web.BaseRequest, id_: str) -> web.Response:
+        wanted = await request.json()
+        assert wanted["withMetadata"]
+        assert len(wanted["keys"]) <= 100
+        values = {}
+        for key in wanted["keys"]:
+            value, metadata, expiration, _ = self.store.pairs[id_].get(key, (None, None, None, 0))
+            try:
+                values[key] = None if value is None else {"value": value.decode(), "metadata": metadata}
+            except UnicodeDecodeError:
+                return self._error(400, 10029, "bulk get keys: a non-text value")
+            if expiration is not None:
+                values[key]["expiration"] = expiration
+        return self._success({"values": values})
 
     async def _bulk(self, request: web.BaseRequest, id_: str) -> web.Response:
         elements = await request.json()
