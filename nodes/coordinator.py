@@ -12,6 +12,7 @@ from kvnet.api.backend import WriteResult
 from kvnet.core.catalog import FOUNDING_PREFIX, CatalogItem, Cluster, Member, Scope, Token, hash_token
 from kvnet.core.frames import Frame
 from kvnet.core.operations import Operation, PutLargeValue
+from kvnet.core.pieces import LargeRoom
 from kvnet.core.versions import Version
 from kvnet.core.writer import Writer
 from kvnet.errors import RequestError
@@ -48,7 +49,7 @@ class Coordinator(Node):
             members,
             self._write_durably,
             value_bytes_max=self.limits.value_bytes_max,
-            room=self.large_room,
+            room=LargeRoom(),  # its own: slow clients of this node must not keep the edges waiting
         )
         return {**super().peer_routes(), WRITE_PATH: desk.handle}
 
@@ -155,7 +156,9 @@ class Coordinator(Node):
         return self.store.cluster is not None and (self._commit is not None or self.store.verified)
 
     def charged_bytes(self) -> Mapping[bytes, int]:
-        return {namespace: self.store.tallies[namespace].size_bytes for namespace in self.store.namespaces}
+        tallies = self.store.tallies  # a deleted namespace's goes before the catalogue knows
+        known = ((namespace, tallies.get(namespace)) for namespace in self.store.namespaces)
+        return {namespace: tally.size_bytes for namespace, tally in known if tally is not None}
 
     def emptied(self) -> None:
         raise AssertionError("the coordinator was ordered to throw its replica away")

@@ -60,6 +60,12 @@ class Metering:
             await asyncio.sleep(SAVE_INTERVAL_S)
 
     def _save(self, *, durable: bool = False) -> None:
+        try:
+            self._note(durable=durable)
+        except Exception:  # noqa: BLE001 - counting must not end with one bad look
+            _log.exception("usage wasn't noted this time")
+
+    def _note(self, *, durable: bool) -> None:
         self.meter.turn(time.time())
         now = time.monotonic()
         gap_s = 0.0 if self._looked_at is None else min(GAP_S_MAX, now - self._looked_at)

@@ -89,6 +89,7 @@ class Node(ABC):
         self.wan = Wan(topology, context.wan_state)
         self.cluster_id = cluster_id_of(topology, context.secret)
         self.large_room = LargeRoom()
+        self.large_reads = LargeRoom()
         self._fresh = fresh
         self._stop = asyncio.Event()
         self._broken: BaseException | None = None

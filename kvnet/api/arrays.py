@@ -16,6 +16,8 @@ from kvnet.api.bodies import receive_body
 IN_MEMORY_BYTES_MAX: Final = 1024 * 1024
 """A longer body goes to a temporary file."""
 READ_BYTES: Final = 256 * 1024
+TOKENS_AT_ONCE: Final = 2048
+"""Brackets, commas and strings that are passed before others have their turn."""
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SPACE = b" \t\r\n"
@@ -44,13 +46,14 @@ async def spool_body(request: web.BaseRequest, bytes_max: int) -> BinaryIO:
     return cast(BinaryIO, spool)
 
 
-def array_elements(file: BinaryIO) -> Iterator[bytes]:
+def array_elements(file: BinaryIO, element_bytes_max: int) -> Iterator[bytes | None]:
     """Yield the text of each element of the JSON array in `file`; no more than one is held at a time.
 
-    Only the array is looked at: whether an element is JSON is for its reader to find.
+    Only the array is looked at: whether an element is JSON is for its reader to find. None stands between two
+    stretches of an element that takes long.
 
     Raises:
-        RequestError: it isn't an array, or doesn't end as one.
+        RequestError: it isn't an array, or doesn't end as one, or an element is longer than `element_bytes_max`.
     """
     buffer = _skip_space(file, b"")
     if buffer[:1] != b"[":
@@ -58,8 +61,11 @@ def array_elements(file: BinaryIO) -> Iterator[bytes]:
     buffer = _skip_space(file, buffer[1:])
     if buffer[:1] == b"]":
         return _expect_end(file, buffer[1:])
-    start = at = depth = 0
+    start = at = depth = passed = 0
     while True:
+        passed += 1
+        if passed % TOKENS_AT_ONCE == 0:
+            yield None
         match = _TOKEN.search(buffer, at)
         token = match[0] if match else b""
         if match is None or token[:1] == b'"':
@@ -68,9 +74,12 @@ def array_elements(file: BinaryIO) -> Iterator[bytes]:
                 continue
             # Nothing more to see in this buffer, or a string that goes on behind it.
             at = (match.start() if match else len(buffer)) - start
+            if len(buffer) - start > element_bytes_max:
+                raise codes.ELEMENT_TOO_LARGE.error(limit=element_bytes_max)
             more = file.read(max(READ_BYTES, len(buffer) - start))
             if not more:
                 raise codes.BODY_INVALID.error()
+            yield None
             buffer = buffer[start:] + more
             start = 0
             continue

@@ -35,6 +35,8 @@ class StoreView(Protocol):
     @property
     def namespaces(self) -> Mapping[bytes, Namespace]: ...
     @property
+    def titles(self) -> Mapping[str, Namespace]: ...
+    @property
     def tokens(self) -> Mapping[bytes, Token]:
         """By sha256 of the token."""
 
@@ -68,6 +70,10 @@ class Backend(Protocol):
     @property
     def large_room(self) -> LargeRoom:
         """How many large values may still come in."""
+
+    @property
+    def large_reads(self) -> LargeRoom:
+        """How many long answers may still be made."""
 
     @property
     def usage(self) -> UsageMeter:

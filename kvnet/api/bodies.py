@@ -19,6 +19,8 @@ from kvnet.core.pieces import LargeValue, Pieces
 
 SILENCE_S_MAX: Final = 30
 """How long nothing of a body may come."""
+BYTES_PER_S_MIN: Final = 8192
+"""How slowly a body may come, after the first SILENCE_S_MAX seconds: it holds room that others wait for."""
 JSON_BYTES_MAX: Final = 65_536
 FORM_OVERHEAD_BYTES: Final = 65_536
 """What boundaries, part headers, metadata and unknown fields may add to a form's value."""
@@ -99,6 +101,8 @@ async def receive_body(
     await _meet_expectation(request)
     content = request.content
     size = 0
+    now = asyncio.get_running_loop().time
+    began = now()
     try:
         while True:
             # What has come already needs no timer: the usual case of a small value.
@@ -110,6 +114,8 @@ async def receive_body(
             if not chunk:
                 return
             size += len(chunk)
+            if now() - began > SILENCE_S_MAX + size / BYTES_PER_S_MIN:
+                raise codes.BODY_TOO_SLOW.error(seconds=SILENCE_S_MAX)
             if size > bytes_max:
                 raise problem.error(length=f"more than {bytes_max}", limit=bytes_max)
             add(chunk)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from collections.abc import AsyncIterator, Callable, Iterator
+import weakref
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, closing
 from time import perf_counter
 from typing import Any, BinaryIO, Final, NamedTuple
@@ -36,6 +37,13 @@ GET_KEYS_MAX: Final = 100
 GET_BODY_BYTES_MAX: Final = 2 * 1024 * 1024
 """A hundred keys of 2,048 bytes, each byte escaped."""
 GET_BYTES_MAX: Final = 25 * 1024 * 1024
+ESCAPE_BYTES: Final = 6
+"""What a byte may take in JSON."""
+ELEMENT_VALUE_BYTES_MAX: Final = 40 * 1024 * 1024
+"""Of an element's value as it is spelled: 25 MiB as base64, with room."""
+ELEMENT_OVERHEAD_BYTES: Final = 4096
+READ_AT_ONCE_BYTES: Final = 1024 * 1024
+"""A bulk get of more takes room, until its answer is sent."""
 TURN_S: Final = 0.002
 """How long a body is looked at before others have their turn."""
 TOO_EARLY_TRIES: Final = 3
@@ -63,6 +71,15 @@ class _Wanted(msgspec.Struct, rename="camel"):
     keys: list[str]
     type: str | None = "text"
     with_metadata: bool | None = False
+
+
+class _Kind(NamedTuple):
+    """What is done with each element of a body."""
+
+    op: str
+    """What errors call it."""
+    read: Callable[[bytes], ValueOperation]
+    element_bytes_max: int
 
 
 class _Found(NamedTuple):
@@ -94,7 +111,10 @@ async def put_many(call: Call) -> web.Response:
         assert isinstance(taken, LargeValue)
         return PutLargeValue(namespace, key, taken.manifest.pack(), metadata, expires_at, ttl_s, taken.chunks)
 
-    response, count = await _write_many(call, "bulk write keys", read)
+    value_bytes_max = min(ESCAPE_BYTES * limits.value_bytes_max, ELEMENT_VALUE_BYTES_MAX)
+    others = ESCAPE_BYTES * (limits.key_bytes_max + limits.metadata_bytes_max) + ELEMENT_OVERHEAD_BYTES
+    kind = _Kind("bulk write keys", read, value_bytes_max + others)
+    response, count = await _write_many(call, kind)
     call.backend.usage.of(namespace).writes += count
     return response
 
@@ -107,7 +127,8 @@ async def delete_many(call: Call) -> web.Response:
     def read(element: bytes) -> ValueOperation:
         return DeleteValue(namespace, check_key(_nonempty(_read_name(element)), limits))
 
-    response, count = await _write_many(call, "bulk remove keys", read)
+    kind = _Kind("bulk remove keys", read, ESCAPE_BYTES * limits.key_bytes_max + ELEMENT_OVERHEAD_BYTES)
+    response, count = await _write_many(call, kind)
     call.backend.usage.of(namespace).deletes += count
     return response
 
@@ -135,7 +156,13 @@ async def get_many(call: Call) -> web.Response:
         values: dict[str, Any] = {key: each and _describe(each) for key, each in found.items()}
     else:
         values = {key: each and each.value for key, each in found.items()}
-    return envelope.success({"values": values})
+    response = envelope.success({"values": values})
+    if GET_BYTES_MAX - left > READ_AT_ONCE_BYTES:
+        # Held until the answer is sent or given up: whoever asks and doesn't read shall not fill the memory.
+        held = ExitStack()
+        held.enter_context(call.backend.large_reads.taken())
+        weakref.finalize(response, held.close)
+    return response
 
 
 def _find(call: Call, namespace: bytes, name: str, type_: str, left: int) -> tuple[_Found | None, int]:
@@ -150,12 +177,17 @@ def _find(call: Call, namespace: bytes, name: str, type_: str, left: int) -> tup
     data = read_whole(backend, record.value) if record.large else record.value
     value: Any
     try:
-        value = data.decode("utf-8")
         if type_ == "json":
+            data.decode("utf-8")
             msgspec.json.decode(data)
             value = msgspec.Raw(data)
+        else:
+            value = msgspec.Raw(msgspec.json.encode(data.decode("utf-8")))
+            size = len(bytes(value)) - 2  # between the quotes
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         raise codes.BULK_GET_NOT_TEXT.error(type=type_) from None
+    if size > left:  # as it is spelled
+        raise codes.BULK_GET_TOO_LARGE.error(limit=GET_BYTES_MAX)
     metadata = msgspec.Raw(record.metadata) if record.metadata else _NULL
     return _Found(value, metadata, record.expires_at), size
 
@@ -167,22 +199,23 @@ def _describe(found: _Found) -> dict[str, Any]:
     return described
 
 
-async def _write_many(call: Call, op: str, read: Callable[[bytes], ValueOperation]) -> tuple[web.Response, int]:
+async def _write_many(call: Call, kind: _Kind) -> tuple[web.Response, int]:
     """Return the answer, and how many pairs it speaks of."""
     with ExitStack() as stack:
-        if (call.request.content_length or BODY_BYTES_MAX) > IN_MEMORY_BYTES_MAX:
+        announced = call.request.content_length
+        if announced is None or announced > IN_MEMORY_BYTES_MAX:
             stack.enter_context(call.backend.large_room.taken())
         body = stack.enter_context(closing(await spool_body(call.request, BODY_BYTES_MAX)))
         last: dict[bytes, int] = {}
         count = 0
-        async for index, operation in _operations(body, op, read):
+        async for index, operation in _operations(body, kind):
             last[operation.key] = index
             count += 1
         results: list[WriteResult] = []
         written = 0
-        async for stretch in _stretches(body, op, read, set(last.values())):
+        async for stretch in _stretches(body, kind, set(last.values())):
             try:
-                results.append(await _write_stretch(call, op, stretch, len(results)))
+                results.append(await _write_stretch(call, kind.op, stretch, len(results)))
             except RequestError as error:
                 if not written:
                     raise
@@ -190,7 +223,7 @@ async def _write_many(call: Call, op: str, read: Callable[[bytes], ValueOperatio
                 raise RequestError(error.status, error.code, text, definite=False, headers=error.headers) from None
             written += len(stretch)
         if not results:  # the coordinator wasn't asked
-            call.namespace_to_read(op)
+            call.namespace_to_read(kind.op)
     response = envelope.success({"successful_key_count": count, "unsuccessful_keys": []})
     if results:
         response.headers.update(version_headers(max(result.version for result in results)))
@@ -220,13 +253,11 @@ async def _write_stretch(call: Call, op: str, stretch: list[ValueOperation], num
     raise AssertionError("the last try returns or raises")
 
 
-async def _stretches(
-    body: BinaryIO, op: str, read: Callable[[bytes], ValueOperation], counted: set[int]
-) -> AsyncIterator[list[ValueOperation]]:
+async def _stretches(body: BinaryIO, kind: _Kind, counted: set[int]) -> AsyncIterator[list[ValueOperation]]:
     """Yield what is to be written at once; of a large value, that value alone."""
     stretch: list[ValueOperation] = []
     size = 0
-    async for index, operation in _operations(body, op, read):
+    async for index, operation in _operations(body, kind):
         if index not in counted:
             continue
         large = isinstance(operation, PutLargeValue)
@@ -243,9 +274,7 @@ async def _stretches(
         yield stretch
 
 
-async def _operations(
-    body: BinaryIO, op: str, read: Callable[[bytes], ValueOperation]
-) -> AsyncIterator[tuple[int, ValueOperation]]:
+async def _operations(body: BinaryIO, kind: _Kind) -> AsyncIterator[tuple[int, ValueOperation]]:
     """Yield each element's number and what it asks for, from the body's beginning.
 
     Raises:
@@ -253,25 +282,24 @@ async def _operations(
     """
     body.seek(0)
     began = perf_counter()
-    for index, element in enumerate(_elements(body, op)):
+    index = -1
+    for element in array_elements(body, kind.element_bytes_max):
+        if perf_counter() - began > TURN_S:
+            await asyncio.sleep(0)
+            began = perf_counter()
+        if element is None:
+            continue
+        index += 1
+        if index >= ELEMENTS_MAX:
+            raise codes.BULK_TOO_MANY.error(op=kind.op, most=ELEMENTS_MAX)
         try:
-            yield index, read(element)
+            yield index, kind.read(element)
         except msgspec.ValidationError as error:
             raise codes.BULK_ELEMENT.error(what=f"[{index}]: {error}") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise codes.BODY_INVALID.error() from None
         except RequestError as error:
             raise RequestError(error.status, error.code, f"[{index}]: {error.message}") from None
-        if perf_counter() - began > TURN_S:
-            await asyncio.sleep(0)
-            began = perf_counter()
-
-
-def _elements(body: BinaryIO, op: str) -> Iterator[bytes]:
-    for index, element in enumerate(array_elements(body)):
-        if index >= ELEMENTS_MAX:
-            raise codes.BULK_TOO_MANY.error(op=op, most=ELEMENTS_MAX)
-        yield element
 
 
 def _nonempty(name: str) -> bytes:

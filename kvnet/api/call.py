@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from hashlib import blake2b
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -85,6 +86,17 @@ class Call:
         if not _REQUEST_ID.fullmatch(request_id):
             raise codes.HEADER_INVALID.error(name="KV-Request-Id", what="must be 1 to 64 visible ASCII characters")
         return f"{self.token.id}/{request_id}".encode()
+
+
+ID_SPAN_S: Final = 300
+"""After this time a request id makes another id: shorter than outcomes are remembered, so that one that is used
+again never brings back the id of what was deleted."""
+
+
+def id_of_request(request_id: bytes, now_s: float, person: bytes) -> bytes:
+    """Return 16 bytes that a retry gets as well, at any node, and nothing else ever does."""
+    span = int(now_s // ID_SPAN_S)
+    return blake2b(b"%d/%b" % (span, request_id), digest_size=16, person=person).digest()
 
 
 def version_headers(version: Version) -> dict[str, str]:

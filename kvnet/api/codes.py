@@ -61,8 +61,11 @@ QUERY_INVALID: Final = Problem(400, 10001, "query: not a form-encoded string of 
 
 # Tokens.
 TOKEN_NOT_FOUND: Final = Problem(404, 20030, "there is no token {id}: `kvnet token list` shows them")
-TOKEN_LAST_ADMIN: Final = Problem(
-    400, 20031, "the last admin token stays: create another one before you revoke it"
+TOKEN_LAST_ADMIN: Final = Problem(400, 20031, "the last admin token stays as it is: create another one first")
+SECRET_UNKNOWN: Final = Problem(
+    504,
+    20011,
+    "the write may have been made before; ask again with this KV-Request-Id, or look with `kvnet token list`",
 )
 TOKEN_SECRET_LOST: Final = Problem(
     400,
@@ -125,6 +128,9 @@ EXPIRATION_TOO_LATE: Final = Problem(
 # Many at once.
 BULK_TOO_MANY: Final = Problem(400, 10001, "{op}: 'You can request a maximum of {most} keys'")
 BULK_ELEMENT: Final = Problem(400, 10001, "{what}")
+ELEMENT_TOO_LARGE: Final = Problem(
+    413, 10001, "An element exceeds limit of {limit} bytes; a value with many escapes is shorter as base64"
+)
 BULK_CUT_SHORT: Final = "{message}; {written} of {count} were written before, the rest not: send all of it again"
 BULK_GET_COUNT: Final = Problem(400, 10029, "bulk get keys: 'You can request a maximum of {most} keys'")
 BULK_GET_NONE: Final = Problem(400, 10029, "bulk get keys: 'You must request at least one key'")
@@ -147,7 +153,9 @@ CURSOR_INVALID: Final = Problem(400, 10001, "Invalid cursor")
 BODY_INVALID: Final = Problem(400, 10012, "invalid request body")
 BODY_TOO_LARGE: Final = Problem(413, 10001, "Request body of {length} bytes exceeds limit of {limit}.")
 BODY_BROKEN: Final = Problem(400, 10001, "The request's body ended early or isn't well-formed HTTP")
-BODY_TOO_SLOW: Final = Problem(408, 10001, "Nothing of the request's body came for {seconds} s")
+BODY_TOO_SLOW: Final = Problem(
+    408, 10001, "Nothing, or next to nothing, of the request's body came for {seconds} s"
+)
 
 # Ours.
 INTERNAL: Final = Problem(500, 20000, "Internal error: the log of node {name} says more")

@@ -73,6 +73,10 @@ EXPLANATIONS: Final[Mapping[Problem, Explanation]] = {
         "Without an admin token nobody could make another one.",
         "`kvnet token create NAME --scope admin`, then revoke this one.",
     ),
+    codes.SECRET_UNKNOWN: Explanation(
+        "This PoP is far behind, and can't tell yet whether a retry's secret is the one that counts.",
+        "Ask again with the same KV-Request-Id, or revoke the token and create another one.",
+    ),
     codes.TOKEN_SECRET_LOST: Explanation(
         "A request for a new secret was sent again under its KV-Request-Id, and the first try had been made.",
         "`kvnet token roll ID` makes another secret.",
@@ -180,6 +184,10 @@ EXPLANATIONS: Final[Mapping[Problem, Explanation]] = {
     ),
     codes.EXPIRATION_TOO_LATE: Explanation("The expiration is in milliseconds.", "Divide it by 1000."),
     codes.BULK_TOO_MANY: Explanation("The array is longer than a bulk request may be.", "Send it in several."),
+    codes.ELEMENT_TOO_LARGE: Explanation(
+        "One element of a bulk request is longer than a pair within the limits can be, however it is spelled.",
+        "Make it smaller; write a value that has many escapes as base64.",
+    ),
     codes.BULK_ELEMENT: Explanation(
         "One element isn't what it must be; all of the request was refused.", "Mend it as the text says."
     ),

@@ -73,10 +73,11 @@ NEW_TOKEN: Final[Problems] = (
     codes.NAMESPACE_ID_FORMAT,
     codes.NAMESPACE_NOT_FOUND,
     codes.TOKEN_SECRET_LOST,
+    codes.SECRET_UNKNOWN,
     *JSON_BODY,
 )
 TOKEN: Final[Problems] = (codes.TOKEN_NOT_FOUND,)
-ROLL: Final[Problems] = (*TOKEN, codes.TOKEN_SECRET_LOST)
+ROLL: Final[Problems] = (*TOKEN, codes.TOKEN_LAST_ADMIN, codes.TOKEN_SECRET_LOST, codes.SECRET_UNKNOWN)
 REVOCATION: Final[Problems] = (*TOKEN, codes.TOKEN_LAST_ADMIN)
 RATE: Final[Problems] = (codes.WRITTEN_TOO_SOON,)
 EXPIRY: Final[Problems] = (
@@ -99,6 +100,7 @@ LISTING: Final[Problems] = (codes.LIMIT_TOO_LOW, codes.LIMIT_TOO_HIGH, codes.CUR
 BULK: Final[Problems] = (
     codes.BULK_ELEMENT,
     codes.BULK_TOO_MANY,
+    codes.ELEMENT_TOO_LARGE,
     codes.TOO_MANY_LARGE,
     codes.SPOOL_FULL,
     codes.KEY_NOT_ALLOWED,
@@ -113,6 +115,7 @@ BULK_GET: Final[Problems] = (
     codes.BULK_GET_NOT_TEXT,
     codes.BULK_GET_TYPE,
     codes.BULK_GET_TOO_LARGE,
+    codes.TOO_MANY_LARGE,
     codes.KEY_NOT_ALLOWED,
     codes.KEY_TOO_LONG,
     *JSON_BODY,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime
-from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
@@ -12,16 +11,19 @@ from aiohttp import web
 
 from kvnet.api import codes, envelope
 from kvnet.api.bodies import read_json
-from kvnet.api.call import Call
+from kvnet.api.call import Call, id_of_request
 from kvnet.api.validation import TIME_S_MAX, check_namespace_id
 from kvnet.core.catalog import Scope, Token, hash_token
 from kvnet.core.operations import CreateToken, RevokeToken, RollToken
+from kvnet.core.versions import Version
 
 NAME_CHARACTERS_MAX: Final = 120
 NAMESPACES_MAX: Final = 100
 PAGE_DEFAULT: Final = 20
 PAGE_MAX: Final = 1000
 SECRET_BYTES: Final = 30
+PENDING_WAIT_MS: Final = 5000.0
+"""How long a replica may take to learn whether a retry's secret is good."""
 _SCOPES: Final = tuple(map(str, Scope))
 
 
@@ -65,7 +67,7 @@ async def create_token(call: Call) -> web.Response:
         operation.expires_at,
     )
     told = describe(created, call.backend.now_s()) | {"value": secret}
-    return _once(call, await call.write(operation, "create token", told), operation)
+    return await _once(call, await call.write(operation, "create token", told), operation)
 
 
 async def get_token(call: Call) -> web.Response:
@@ -76,7 +78,7 @@ async def roll_token(call: Call) -> web.Response:
     """Give a token another secret, which is the result; the one before is refused from then on."""
     secret = _new_secret()
     operation = RollToken(call.place.token, hash_token(secret))
-    return _once(call, await call.write(operation, "roll token", secret), operation)
+    return await _once(call, await call.write(operation, "roll token", secret), operation)
 
 
 async def revoke_token(call: Call) -> web.Response:
@@ -102,13 +104,20 @@ def iso_time(time_s: int) -> str:
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _once(call: Call, answer: web.Response, operation: CreateToken | RollToken) -> web.Response:
+async def _once(call: Call, answer: web.Response, operation: CreateToken | RollToken) -> web.Response:
     """Return the answer if its secret is good.
 
     Raises:
-        RequestError: it is a retry's, whose first try was made: that one's secret counts, and nobody knows it.
+        RequestError: it is a retry's, whose first try was made: that one's secret counts, and nobody knows it. Or
+            this replica couldn't tell in time.
     """
-    if "KV-Pending" not in answer.headers and operation.hash not in call.backend.store.tokens:
+    if "KV-Pending" in answer.headers and call.request_id() is not None:
+        version = Version.parse(answer.headers["KV-Version"])
+        if not await call.backend.wait_for(version, PENDING_WAIT_MS):
+            raise codes.SECRET_UNKNOWN.error()
+    elif "KV-Pending" in answer.headers:
+        return answer
+    if operation.hash not in call.backend.store.tokens:
         raise codes.TOKEN_SECRET_LOST.error(id=operation.id)
     return answer
 
@@ -124,10 +133,10 @@ def _new_secret() -> str:
     return secrets.token_urlsafe(SECRET_BYTES)
 
 
-def _new_id(request_id: bytes | None) -> str:
+def _new_id(request_id: bytes | None, now_s: float) -> str:
     if request_id is None:
         return secrets.token_hex(16)
-    return blake2b(request_id, digest_size=16, person=b"kvnet token").hexdigest()
+    return id_of_request(request_id, now_s, b"kvnet token").hex()
 
 
 def _read_new(document: Any, call: Call) -> tuple[CreateToken, str]:
@@ -140,6 +149,8 @@ def _read_new(document: Any, call: Call) -> tuple[CreateToken, str]:
         raise codes.FIELD_INVALID.error(name="name", what=f"must have 1 to {NAME_CHARACTERS_MAX} characters")
     if new.scope not in _SCOPES:
         raise codes.FIELD_INVALID.error(name="scope", what=f"must be {' or '.join(_SCOPES)}")
+    if new.namespaces == []:
+        raise codes.FIELD_INVALID.error(name="namespaces", what="name one, or leave them out for all")
     namespaces = tuple(sorted({check_namespace_id(each) for each in new.namespaces or ()}))
     if len(namespaces) > NAMESPACES_MAX:
         raise codes.FIELD_INVALID.error(name="namespaces", what=f"must be at most {NAMESPACES_MAX}")
@@ -147,7 +158,7 @@ def _read_new(document: Any, call: Call) -> tuple[CreateToken, str]:
         raise codes.FIELD_INVALID.error(name="namespaces", what="an admin token is good for all: leave them out")
     expires_at = 0 if new.expires_on is None else _read_time(new.expires_on, call.backend.now_s())
     secret = _new_secret()
-    id_ = _new_id(call.request_id())
+    id_ = _new_id(call.request_id(), call.backend.now_s())
     return CreateToken(id_, new.name, new.scope, hash_token(secret), namespaces, expires_at), secret
 
 

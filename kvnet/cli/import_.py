@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final
 
@@ -32,6 +33,8 @@ from kvnet.limits import Limits
 
 AT_ONCE_MAX: Final = 4
 """Requests under way: each waits for the coordinator and the way back."""
+READ_PAIRS: Final = 100
+"""Lines that are waited for at once."""
 BATCH_PAIRS_MAX: Final = 1000
 BATCH_BYTES_MAX: Final = 1024 * 1024
 """Of keys and values in one request, which may have one pair that is longer."""
@@ -165,15 +168,11 @@ class _Import:
         """
         try:
             with self._stored:
-                for pair in read_pairs(source, self._limits):
-                    if pair.ends_before(time.time() + self._limits.ttl_seconds_min):
-                        self._counts.expired += 1
-                        continue
-                    size = len(pair.key) + len(pair.value)
-                    if self._batch_bytes + size > BATCH_BYTES_MAX or len(self._batch) == BATCH_PAIRS_MAX:
-                        await self._send_batch()
-                    self._batch.append(pair)
-                    self._batch_bytes += size
+                pairs = read_pairs(source, self._limits)
+                # In a thread: while a pipe gives nothing, what has come goes on its way.
+                while some := await asyncio.to_thread(list, islice(pairs, READ_PAIRS)):
+                    for pair in some:
+                        await self._add(pair)
                 await self._send_batch()
                 while self._under_way:
                     await self._end_some(self._under_way)
@@ -184,6 +183,16 @@ class _Import:
         finally:
             await self._give_up()
         return self._counts
+
+    async def _add(self, pair: Pair) -> None:
+        if pair.ends_before(time.time() + self._limits.ttl_seconds_min):
+            self._counts.expired += 1
+            return
+        size = len(pair.key) + len(pair.value)
+        if self._batch_bytes + size > BATCH_BYTES_MAX or len(self._batch) == BATCH_PAIRS_MAX:
+            await self._send_batch()
+        self._batch.append(pair)
+        self._batch_bytes += size
 
     async def _send_batch(self) -> None:
         batch, self._batch, self._batch_bytes = self._batch, [], 0

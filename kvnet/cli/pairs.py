@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 
 from kvnet.client import FoundPair, Value
+from kvnet.client.wire import spelled
 from kvnet.errors import ConfigError
 from kvnet.limits import Limits
 
@@ -60,12 +61,7 @@ _DECODER: Final = msgspec.json.Decoder(_Line)
 
 def write_pair(key: str, found: FoundPair | Value) -> bytes:
     """Return the line of a pair, with its end."""
-    line: dict[str, Any] = {"key": key}
-    try:
-        line["value"] = found.value.decode()
-    except UnicodeDecodeError:
-        line["value"] = base64.b64encode(found.value).decode()
-        line["base64"] = True
+    line: dict[str, Any] = {"key": key, **spelled(found.value)}
     if found.metadata_json != b"null":
         line["metadata"] = msgspec.Raw(found.metadata_json)
     if found.expires_at is not None:

@@ -159,12 +159,12 @@ def _moment(text: str) -> str:
         ConfigError: it is neither.
     """
     span = _SPAN.fullmatch(text)
-    if span is not None:
-        moment = datetime.fromtimestamp(time.time() + int(span[1]) * SECONDS[span[2]], UTC)
-    else:
-        try:
+    try:
+        if span is not None:
+            moment = datetime.fromtimestamp(time.time() + int(span[1]) * SECONDS[span[2]], UTC)
+        else:
             moment = datetime.fromisoformat(text)
-        except ValueError:
-            text = f"--expires {text}: write a span such as 90d or 12h, or a date such as 2030-01-31"
-            raise ConfigError(text) from None
+    except (ValueError, OverflowError, OSError):
+        text = f"--expires {text}: write a span such as 90d or 12h, or a date such as 2030-01-31"
+        raise ConfigError(text) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat(timespec="seconds")

@@ -52,7 +52,9 @@ async def create(
     Raises:
         RequestError: refused, or no edge answered.
     """
-    document: dict[str, Any] = {"name": name, "scope": scope, "namespaces": list(namespaces)}
+    document: dict[str, Any] = {"name": name, "scope": scope}
+    if namespaces:
+        document["namespaces"] = list(namespaces)
     if expires_on is not None:
         document["expires_on"] = expires_on
     answer = await exchange.write("POST", PATH, lambda: wire.document(document))

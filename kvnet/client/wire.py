@@ -6,13 +6,16 @@ import base64
 import json
 from collections.abc import Iterable
 from io import BytesIO
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
 
 from kvnet.client.answers import NewPair
+
+MARK_BYTES: Final = 32
+"""What it costs to say that a value is base64, with room: text is easier to read."""
 
 
 def segment(key: str) -> str:
@@ -31,15 +34,23 @@ def document(value: Any) -> aiohttp.BytesPayload:
     return aiohttp.BytesPayload(compact_json(value).encode(), content_type="application/json")
 
 
+def spelled(value: bytes) -> dict[str, Any]:
+    """Return the fields of a value in JSON: text, or base64 where it isn't, or where that is shorter."""
+    try:
+        text = msgspec.json.encode(value.decode())
+    except UnicodeDecodeError:
+        text = b""
+    encoded_bytes = -(-len(value) // 3) * 4
+    if text and len(text) <= encoded_bytes + MARK_BYTES:
+        return {"value": msgspec.Raw(text)}
+    return {"value": base64.b64encode(value).decode(), "base64": True}
+
+
 def pairs(new: Iterable[NewPair]) -> aiohttp.BytesPayload:
     """Return the body of a bulk put: text where a value is text, base64 of any other."""
     elements: list[dict[str, Any]] = []
     for pair in new:
-        element: dict[str, Any] = {"key": pair.key}
-        try:
-            element["value"] = pair.value.decode()
-        except UnicodeDecodeError:
-            element |= {"value": base64.b64encode(pair.value).decode(), "base64": True}
+        element: dict[str, Any] = {"key": pair.key, **spelled(pair.value)}
         if pair.ttl is not None:
             element["expiration_ttl"] = pair.ttl
         if pair.expiration is not None:

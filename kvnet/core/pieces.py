@@ -31,6 +31,11 @@ class LargeRoom:
         self._count_max = count_max
         self._count = 0
 
+    @property
+    def count(self) -> int:
+        """How many are under way."""
+        return self._count
+
     @contextmanager
     def taken(self) -> Iterator[None]:
         """Inside, one more is under way.

@@ -7,6 +7,7 @@ metadata and value have together.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,9 @@ INCLUDED_GB: Final = 1.0
 DOLLARS_PER_MILLION_READS: Final = 0.50
 DOLLARS_PER_GB_MONTH: Final = 0.50
 GB: Final = 1_000_000_000
+
+_ID = re.compile(rf"[0-9a-f]{{{2 * NAMESPACE_ID_BYTES}}}")
+_MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
 
 
 @dataclass(slots=True)
@@ -54,7 +58,7 @@ class UsageMeter:
         for month, namespaces in _mapping(told).items():
             for name, fields in _mapping(namespaces).items():
                 usage = _read_usage(fields)
-                if usage is not None and len(name) == 2 * NAMESPACE_ID_BYTES:
+                if usage is not None and _ID.fullmatch(name):
                     self.months.setdefault(month, {})[bytes.fromhex(name)] = usage
         self._current: dict[bytes, Usage] = {}
 
@@ -90,6 +94,8 @@ def month_seconds(month: str) -> float:
     Raises:
         ValueError: it isn't one.
     """
+    if not _MONTH.fullmatch(month):
+        raise ValueError("a month is spelled YYYY-MM")
     begin = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
     end = begin.replace(year=begin.year + begin.month // 12, month=begin.month % 12 + 1)
     return (end - begin).total_seconds()

@@ -45,7 +45,9 @@ PENDING_BYTES_MAX: Final = 64 * 1024 * 1024
 TOKEN_NOT_FOUND: Final = 20030
 """API code: no token has this id."""
 TOKEN_LAST_ADMIN: Final = 20031
-"""API code: without this token nobody could administer."""
+"""API code: without this token, or with a secret that got lost, nobody could administer."""
+TOKEN_SECRET_LOST: Final = 20032
+"""API code: a retried request, whose first try has made a token."""
 
 _VALUES: Final = (PutValue, PutLargeValue, DeleteValue)
 
@@ -308,17 +310,22 @@ class Writer:
                 if namespace not in self._namespaces:
                     raise RequestError(404, 10013, "remove namespace: 'namespace not found'")
             case CreateToken():
+                if operation.id in self._tokens:
+                    raise RequestError(
+                        400,
+                        TOKEN_SECRET_LOST,
+                        "the first try of this request was made and its secret is lost: "
+                        f"`kvnet token roll {operation.id}` makes another",
+                    )
                 if any(namespace not in self._namespaces for namespace in operation.namespaces):
                     raise RequestError(404, 10013, "create token: 'namespace not found'")
-            case RollToken(token_id, _):
-                self._require_token(token_id)
-            case RevokeToken(token_id):
+            case RollToken(token_id, _) | RevokeToken(token_id):
                 self._require_token(token_id)
                 if not any(token.id != token_id and _administers(token) for token in self._tokens.values()):
                     raise RequestError(
                         400,
                         TOKEN_LAST_ADMIN,
-                        "the last admin token stays: create another one before you revoke it",
+                        "the last admin token stays as it is: create another one first",
                     )
             case _:
                 assert_never(operation)

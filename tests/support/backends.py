@@ -48,6 +48,8 @@ class FakeNode:
         self.stale_ms = 0.0
         self.is_ready = formed
         self.pending = False
+        self.reaches = True
+        """Whether its replica gets to what is waited for."""
         self.refusal: BaseException | None = None
         self.written: list[tuple[Operation, bytes | None]] = []
         self.outcomes: dict[bytes, Version] = {}
@@ -57,6 +59,7 @@ class FakeNode:
         self.refusals: list[BaseException | None] = []
         """What the next writes are answered, one by one; None lets one through."""
         self.large_room = LargeRoom()
+        self.large_reads = LargeRoom()
         self.usage = UsageMeter()
         self.usage.turn(NOW_S)
         self.damages: list[StorageDamaged] = []
@@ -89,7 +92,7 @@ class FakeNode:
 
     async def wait_for(self, version: Version, timeout_ms: float) -> bool:
         self.waits.append((version, timeout_ms))
-        return self.store.position.version >= version
+        return self.reaches and self.store.position.version >= version
 
     async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult:
         refusal = self.refusals.pop(0) if self.refusals else self.refusal

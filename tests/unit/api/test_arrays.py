@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from typing import BinaryIO
 
 import pytest
 from hypothesis import given
@@ -31,6 +32,10 @@ class Dribble(io.BytesIO):
         return super().read(self._size)
 
 
+def elements_of(file: BinaryIO, bytes_max: int = 1 << 20) -> list[bytes]:
+    return [each for each in array_elements(file, bytes_max) if each is not None]
+
+
 @given(
     st.lists(VALUES, max_size=8),
     st.integers(1, 40),
@@ -40,7 +45,7 @@ class Dribble(io.BytesIO):
 )
 def test_elements_are_those_of_the_whole(values, size, ascii_only, indent, around):
     text = around + json.dumps(values, ensure_ascii=ascii_only, indent=indent) + around
-    elements = list(array_elements(Dribble(text.encode("utf-8", "surrogatepass"), size)))
+    elements = elements_of(Dribble(text.encode("utf-8", "surrogatepass"), size))
     assert [json.loads(element) for element in elements] == values
 
 
@@ -70,7 +75,7 @@ def test_elements_are_those_of_the_whole(values, size, ascii_only, indent, aroun
 )
 def test_what_is_no_array_is_refused(text, size):
     with pytest.raises(RequestError) as raised:
-        list(array_elements(Dribble(text, size)))
+        elements_of(Dribble(text, size))
     assert (raised.value.status, raised.value.code) == (400, 10012)
 
 
@@ -87,7 +92,23 @@ def test_no_more_than_the_longest_element_is_held():
 
     element = b'"' + b"x" * arrays.READ_BYTES + b'"'
     file = Counting(b"[" + b",".join([element] * 100) + b"]")
-    for number, taken in enumerate(array_elements(file), 1):
+    elements = (each for each in array_elements(file, 2 * arrays.READ_BYTES) if each is not None)
+    for number, taken in enumerate(elements, 1):
         assert taken == element
         assert file.taken <= number * len(element) + 3 * arrays.READ_BYTES
     assert number == 100
+
+
+@pytest.mark.parametrize("element", [b'"' + b"x" * 3_000_000, b"[" * 3_000_000, b"[[]," * 1_000_000])
+def test_an_element_that_is_too_long_is_refused_before_it_is_in_memory(element):
+    file = io.BytesIO(b"[" + element * 10)
+    with pytest.raises(RequestError) as raised:
+        elements_of(file, 1_000_000)
+    assert raised.value.status == 413
+    assert file.tell() <= 3 * arrays.READ_BYTES + 2_000_000
+
+
+def test_others_have_their_turn_within_an_element():
+    file = io.BytesIO(b"[" + b"[" + b"[]," * 50_000 + b"[]]" + b"]")
+    pauses = sum(each is None for each in array_elements(file, 1 << 20))
+    assert pauses >= 150_000 // arrays.TOKENS_AT_ONCE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from contextlib import ExitStack
 
 import pytest
 
@@ -15,6 +16,7 @@ from kvnet.core.operations import DeleteValue, PutLargeValue, PutValue
 from kvnet.errors import RequestError
 from kvnet.limits import PROFILES
 from tests.support.backends import NOW_S
+from tests.support.peers import until
 
 TOO_EARLY = RequestError(429, 10001, "Too many writes of one key", headers={"Retry-After": "1"})
 
@@ -259,3 +261,33 @@ async def test_the_bytes_read_at_once_are_bounded(api, ns, monkeypatch):
     monkeypatch.setattr(bulk, "GET_BYTES_MAX", 2 * INLINE_VALUE_BYTES_MAX)
     assert (await get(api, ns, keys=["large"])).status == 200
     assert (await get(api, ns, keys=["large", "small"])).error[:2] == (413, 10029)
+
+
+async def test_long_answers_take_room_until_they_are_sent(api, ns, monkeypatch):
+    monkeypatch.setattr(bulk, "READ_AT_ONCE_BYTES", 10)
+    await put(api, ns, {"key": "a", "value": "x" * 20}, {"key": "b", "value": "x"})
+    for _ in range(20):
+        assert (await get(api, ns, keys=["a"])).status == 200
+    await until(lambda: api.node.large_reads.count == 0)
+    with ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(api.node.large_reads.taken())
+        assert (await get(api, ns, keys=["a"])).error[:2] == (503, 20012)
+        assert (await get(api, ns, keys=["b"])).status == 200
+
+
+async def test_what_is_read_is_measured_as_it_is_spelled(api, ns, monkeypatch):
+    await put(api, ns, {"key": "a", "value": "\0" * 100})
+    monkeypatch.setattr(bulk, "GET_BYTES_MAX", 500)
+    assert (await get(api, ns, keys=["a"])).error[:2] == (413, 10029)
+    monkeypatch.setattr(bulk, "GET_BYTES_MAX", 700)
+    assert (await get(api, ns, keys=["a"])).result == {"values": {"a": "\0" * 100}}
+
+
+async def test_an_element_is_bounded_by_what_it_may_carry(api, ns):
+    most = await put(api, ns, {"key": "k", "value": "\0" * 65_536})
+    assert most.status == 200
+    padded = b'[{"key": "k", "value": "v", "padding": "' + b"x" * 600_000 + b'"}]'
+    assert (await api("PUT", f"{ns}/bulk", padded)).error[:2] == (413, 10001)
+    nested = b"[" + b"[" * 600_000 + b"]" * 600_000 + b"]"
+    assert (await api("PUT", f"{ns}/bulk", nested)).error[:2] == (413, 10001)

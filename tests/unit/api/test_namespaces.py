@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from kvnet.core.catalog import Scope
+
 
 async def create(api, title: str):
     return await api("POST", "", json.dumps({"title": title}, indent=2).encode())
@@ -131,3 +133,20 @@ async def test_system_namespace_cannot_be_renamed_or_deleted(api, method):
     answer = await api(method, f"/{'0' * 32}", b'{"title":"x"}' if method == "PUT" else b"")
     assert answer.error[:2] == (404, 10013)
     assert api.node.written == []
+
+
+async def test_a_request_id_that_is_used_again_later_never_brings_back_an_id(api):
+    first = (await api("POST", "", b'{"title": "one"}', KV_Request_Id="same")).result["id"]
+    await api("DELETE", f"/{first}")
+    api.node.now += 600
+    api.node.outcomes.clear()  # as the coordinator forgets
+    assert (await api("POST", "", b'{"title": "one"}', KV_Request_Id="same")).result["id"] != first
+
+
+async def test_a_retry_in_the_next_span_names_the_namespace_that_the_first_try_made(api):
+    api.node.now = 1_800_000_000 - 0.5
+    first = (await api("POST", "", b'{"title": "one"}', KV_Request_Id="same")).result
+    api.node.now += 1
+    retried = await api("POST", "", b'{"title": "one"}', KV_Request_Id="same")
+    assert retried.result == first
+    assert retried.headers["kv-version"] == str(api.node.outcomes[f"id-{Scope.WRITE}/same".encode()])

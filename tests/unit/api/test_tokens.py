@@ -142,6 +142,7 @@ async def test_only_admins_handle_tokens(api, scope):
         ({"name": "x", "namespaces": ["7" * 32]}, 404, "namespace not found"),
         ({"name": "x", "scope": "admin", "namespaces": ["7" * 32]}, 400, "admin"),
         ({"name": "x", "policies": []}, 400, "policies"),
+        ({"name": "x", "namespaces": []}, 400, "leave them out"),
         ({"name": "x", "expires_on": "soon"}, 400, "expires_on"),
         ({"name": "x", "expires_on": "2020-01-01T00:00:00Z"}, 400, "future"),
         ({"name": "x", "expires_on": 2_000_000_000}, 400, "expires_on"),
@@ -169,3 +170,22 @@ async def test_the_paths_below_a_token_are_these_and_no_others(api):
         assert (await ask(api, "GET", path)).error[:2] == error
     assert (await ask(api, "PATCH", "/abc")).error[:2] == (405, 10405)
     assert TOKENS  # the ones that every test asks with are still there
+
+
+async def test_a_secret_that_may_not_be_the_one_that_counts_is_not_told(api):
+    api.node.pending = True
+    api.node.reaches = False
+    unknown = await ask(api, "POST", "", {"name": "x"}, KV_Request_Id="one")
+    assert unknown.error[:2] == (504, 20011)
+    api.node.reaches = True
+    assert (await ask(api, "POST", "", {"name": "x"}, KV_Request_Id="one")).error[:2] == (400, 20032)
+    assert (await ask(api, "POST", "", {"name": "y"}, KV_Request_Id="two")).status == 200
+
+
+async def test_a_request_id_that_is_used_again_later_makes_another_token(api):
+    first = (await ask(api, "POST", "", {"name": "x"}, KV_Request_Id="one")).result
+    api.node.now += 600
+    api.node.outcomes.clear()  # as the coordinator forgets
+    second = (await ask(api, "POST", "", {"name": "x"}, KV_Request_Id="one")).result
+    assert first["id"] != second["id"]
+    assert (await with_secret(api, first["value"], "GET", "")).status == 200

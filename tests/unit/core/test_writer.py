@@ -309,6 +309,11 @@ def test_a_token_that_is_not_there_can_not_be_rolled_or_revoked(desk: Desk) -> N
         assert desk.refused(operation) == (404, 20030)
 
 
+def test_a_token_is_not_made_twice(desk: Desk) -> None:
+    desk.write(token("t"))
+    assert desk.refused(token("t")._replace(hash=b"other", scope="admin")) == (400, 20032)
+
+
 def test_a_token_for_a_namespace_that_is_not_there_is_refused(desk: Desk) -> None:
     assert desk.refused(token("t", namespaces=(NAMESPACE, b"?" * 16))) == (404, 10013)
 
@@ -318,6 +323,7 @@ def test_the_last_that_may_administer_for_ever_stays(desk: Desk) -> None:
     desk.write(token("writer", "write"))
     desk.write(token("later", "admin", expires_at=2_000_000_000))
     assert desk.refused(RevokeToken("one")) == (400, 20031)
+    assert desk.refused(RollToken("one", b"new")) == (400, 20031)
     desk.write(token("two", "admin"))
     desk.write(RevokeToken("one"))
     assert desk.refused(RevokeToken("two")) == (400, 20031)
