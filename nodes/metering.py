@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from kvnet.core.usage import UsageMeter
 from nodes.files import replace_file
@@ -35,7 +36,7 @@ class Metering:
         told = None
         try:
             self._saved = path.read_bytes()
-            told = json.loads(self._saved)
+            told = msgspec.json.decode(self._saved)
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
@@ -73,7 +74,7 @@ class Metering:
         for namespace, size in self._stored_bytes().items():
             if size and gap_s:
                 self.meter.of(namespace).byte_seconds += size * gap_s
-        content = json.dumps(self.meter.to_dict()).encode()
+        content = msgspec.json.encode(self.meter.to_dict())
         if content == self._saved:
             return
         try:

@@ -6,10 +6,10 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
+from msgspec.structs import asdict
 from rich import box
 from rich.table import Table
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from kvnet.core.usage import (
@@ -42,7 +42,7 @@ def test_it_is_told_and_read_again_as_json():
     meter = UsageMeter()
     meter.turn(seconds(2026, 1, 1))
     meter.of(ONE).add(Usage(1, 2, 3, 4, 5.5))
-    told = json.loads(json.dumps(meter.to_dict()))
+    told = msgspec.json.decode(msgspec.json.encode(meter.to_dict()))
     again = UsageMeter(told)
     assert again.months == meter.months == read_months(told)
     again.turn(seconds(2026, 1, 2))
