@@ -182,8 +182,9 @@ def _find(call: Call, namespace: bytes, name: str, type_: str, left: int) -> tup
             msgspec.json.decode(data)
             value = msgspec.Raw(data)
         else:
-            value = msgspec.Raw(msgspec.json.encode(data.decode("utf-8")))
-            size = len(bytes(value)) - 2  # between the quotes
+            text = msgspec.json.encode(data.decode("utf-8"))
+            value = msgspec.Raw(text)
+            size = len(text) - 2  # between the quotes
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         raise codes.BULK_GET_NOT_TEXT.error(type=type_) from None
     if size > left:  # as it is spelled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -41,3 +42,8 @@ def failure(error: RequestError) -> web.Response:
     if error.status in RETRY_LATER:
         response.headers.setdefault("Retry-After", "1")
     return response
+
+
+def iso_time(time_s: int) -> str:
+    """Return a time as the API spells it."""
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

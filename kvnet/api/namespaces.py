@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 
@@ -11,19 +11,15 @@ from kvnet.api import envelope
 from kvnet.api.auth import require_everywhere
 from kvnet.api.bodies import read_json
 from kvnet.api.call import Call, id_of_request
+from kvnet.api.pages import page_of
 from kvnet.api.validation import check_title
 from kvnet.core.catalog import Namespace
 from kvnet.core.entries import NAMESPACE_ID_BYTES
 from kvnet.core.operations import CreateNamespace, DeleteNamespace, RenameNamespace
 
-PAGE_NAMESPACES_DEFAULT: Final = 20
-PAGE_NAMESPACES_MAX: Final = 1000
-
 
 async def list_namespaces(call: Call) -> web.Response:
-    """Answer one page; one beyond the end is empty, which is how official clients know it."""
-    page = call.query.integer("page", 1, 1)
-    per_page = call.query.integer("per_page", PAGE_NAMESPACES_DEFAULT, 1, PAGE_NAMESPACES_MAX)
+    """Answer one page of those that the token may see."""
     by_title = call.query.choice("order", ("id", "title")) == "title"
     descending = call.query.choice("direction", ("asc", "desc")) == "desc"
     namespaces = sorted(
@@ -31,17 +27,7 @@ async def list_namespaces(call: Call) -> web.Response:
         key=lambda namespace: (namespace.title.encode() if by_title else b"", namespace.id),
         reverse=descending,
     )
-    shown = namespaces[(page - 1) * per_page : page * per_page]
-    return envelope.success(
-        [describe(namespace.id, namespace.title) for namespace in shown],
-        result_info={
-            "page": page,
-            "per_page": per_page,
-            "count": len(shown),
-            "total_count": len(namespaces),
-            "total_pages": -(-len(namespaces) // per_page),
-        },
-    )
+    return page_of(call.query, namespaces, lambda namespace: describe(namespace.id, namespace.title))
 
 
 async def create_namespace(call: Call) -> web.Response:

@@ -7,7 +7,6 @@ from aiohttp import web
 from kvnet.api import envelope
 from kvnet.api.backend import Backend
 from kvnet.api.call import Call
-from kvnet.api.tokens import iso_time
 
 
 def health(backend: Backend) -> web.Response:
@@ -22,7 +21,7 @@ async def status(call: Call) -> web.Response:
 async def verify_token(call: Call) -> web.Response:
     told = {"id": call.token.id, "status": "active"}
     if call.token.expires_at:
-        told["expires_on"] = iso_time(call.token.expires_at)
+        told["expires_on"] = envelope.iso_time(call.token.expires_at)
     return envelope.success(
         told,
         messages=[{"code": 10000, "message": "This API Token is valid and active", "type": None}],

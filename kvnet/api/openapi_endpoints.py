@@ -8,11 +8,12 @@ from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from kvnet.api import accounts, bulk, keys, namespaces, tokens
+from kvnet.api import bulk, keys, tokens
 from kvnet.api import openapi_problems as problems
 from kvnet.api import openapi_schemas as schemas
 from kvnet.api.openapi_problems import Problems
 from kvnet.api.openapi_schemas import BYTES, FORM, JSON, TEXT, Schema, array, query, record, ref
+from kvnet.api.pages import PAGE_DEFAULT, PAGE_MAX
 from kvnet.api.routes import Resource
 from kvnet.api.validation import TIME_S_MAX, TITLE_CHARACTERS_MAX
 from kvnet.limits import Limits
@@ -103,7 +104,7 @@ def describe(limits: Limits) -> dict[Place, Description]:
 
 
 def _of_the_account() -> dict[Place, Description]:
-    pages = _pages(accounts.PAGE_MAX, accounts.PAGE_DEFAULT)
+    pages = _pages(PAGE_MAX, PAGE_DEFAULT)
     return {
         (Resource.STATUS, "GET"): Description(
             id="status",
@@ -152,7 +153,7 @@ def _of_tokens() -> dict[Place, Description]:
         (Resource.TOKENS, "GET"): Description(
             id="listTokens",
             summary="The account's tokens by name, page by page; never their secrets",
-            query=_pages(tokens.PAGE_MAX, tokens.PAGE_DEFAULT),
+            query=_pages(PAGE_MAX, PAGE_DEFAULT),
             result=array(ref("Token")),
             result_info=ref("PageInfo"),
             problems=problems.PAGES,
@@ -195,7 +196,7 @@ def _of_namespaces() -> dict[Place, Description]:
         (Resource.NAMESPACES, "GET"): Description(
             id="listNamespaces",
             summary="The account's namespaces, page by page",
-            query=_pages(namespaces.PAGE_NAMESPACES_MAX, namespaces.PAGE_NAMESPACES_DEFAULT) + _ORDER,
+            query=_pages(PAGE_MAX, PAGE_DEFAULT) + _ORDER,
             result=array(ref("Namespace")),
             result_info=ref("PageInfo"),
             problems=problems.PAGES,

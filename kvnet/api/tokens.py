@@ -12,6 +12,7 @@ from aiohttp import web
 from kvnet.api import codes, envelope
 from kvnet.api.bodies import read_json
 from kvnet.api.call import Call, id_of_request
+from kvnet.api.pages import page_of
 from kvnet.api.validation import TIME_S_MAX, check_namespace_id
 from kvnet.core.catalog import Scope, Token, hash_token
 from kvnet.core.operations import CreateToken, RevokeToken, RollToken
@@ -19,8 +20,6 @@ from kvnet.core.versions import Version
 
 NAME_CHARACTERS_MAX: Final = 120
 NAMESPACES_MAX: Final = 100
-PAGE_DEFAULT: Final = 20
-PAGE_MAX: Final = 1000
 SECRET_BYTES: Final = 30
 PENDING_WAIT_MS: Final = 5000.0
 """How long a replica may take to learn whether a retry's secret is good."""
@@ -37,21 +36,10 @@ class _NewToken(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def list_tokens(call: Call) -> web.Response:
-    """Answer one page, by name; one beyond the end is empty."""
-    page = call.query.integer("page", 1, 1)
-    per_page = call.query.integer("per_page", PAGE_DEFAULT, 1, PAGE_MAX)
+    """Answer one page, by name."""
     tokens = sorted(call.backend.store.tokens.values(), key=lambda token: (token.name.encode(), token.id))
-    shown = tokens[(page - 1) * per_page : page * per_page]
-    return envelope.success(
-        [describe(token, call.backend.now_s()) for token in shown],
-        result_info={
-            "page": page,
-            "per_page": per_page,
-            "count": len(shown),
-            "total_count": len(tokens),
-            "total_pages": -(-len(tokens) // per_page),
-        },
-    )
+    now_s = call.backend.now_s()
+    return page_of(call.query, tokens, lambda token: describe(token, now_s))
 
 
 async def create_token(call: Call) -> web.Response:
@@ -94,14 +82,10 @@ def describe(token: Token, now_s: float) -> dict[str, Any]:
         "namespaces": [namespace.hex() for namespace in token.namespaces],
     }
     if token.created_ms:
-        told["issued_on"] = iso_time(token.created_ms // 1000)
+        told["issued_on"] = envelope.iso_time(token.created_ms // 1000)
     if token.expires_at:
-        told["expires_on"] = iso_time(token.expires_at)
+        told["expires_on"] = envelope.iso_time(token.expires_at)
     return told
-
-
-def iso_time(time_s: int) -> str:
-    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 async def _once(call: Call, answer: web.Response, operation: CreateToken | RollToken) -> web.Response:
