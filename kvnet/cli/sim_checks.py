@@ -21,7 +21,7 @@ from kvnet.cli.output import print_report
 from kvnet.cli.sim_cases import Case, Number, ScheduleCase, check, story_of
 from kvnet.cli.sim_measure import figures, milliseconds
 from kvnet.cli.sim_results import Results
-from kvnet.cli.workers import in_order
+from kvnet.cli.pool import in_order
 from kvnet.simulator.faults import AnyFault
 from kvnet.simulator.liveness import Deliveries
 from kvnet.simulator.measure import percentile

@@ -21,7 +21,7 @@ from rich.text import Text
 from kvnet import __version__
 from kvnet.cli.advance import Advance, advance, span
 from kvnet.cli.output import print_report
-from kvnet.cli.workers import in_order
+from kvnet.cli.pool import in_order
 from kvnet.simulator.measure import Experiment, Measured, Measuring
 from kvnet.simulator.trace import Trace
 from kvnet.simulator.world import World

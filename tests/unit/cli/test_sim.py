@@ -16,7 +16,7 @@ import kvnet.simulator.run
 import kvnet.simulator.watched
 from kvnet.cli.sim import sim
 from kvnet.cli.sim_results import Results
-from kvnet.cli.workers import in_order
+from kvnet.cli.pool import in_order
 from kvnet.errors import ConfigError, KvnetError
 from kvnet.simulator.liveness import Deliveries
 from kvnet.simulator.scripted import ScriptedRun
