@@ -20,12 +20,12 @@ import typer
 from msgspec.structs import replace
 
 from kvnet.cli.options import JsonOption, TopologyOption
+from kvnet.cli.pool import cores
 from kvnet.cli.sim_cases import Case, Number, ScheduleCase, SwarmCase
 from kvnet.cli.sim_checks import run_checks, trace_check
 from kvnet.cli.sim_measure import measure_many, measure_one
 from kvnet.cli.sim_plan import EFFORT_S, plan_one
 from kvnet.cli.sim_results import Results, world_id
-from kvnet.cli.pool import cores
 from kvnet.errors import ConfigError
 from kvnet.simulator.measure import Experiment
 from kvnet.simulator.scripted import load_schedule

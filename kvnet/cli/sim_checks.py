@@ -18,10 +18,10 @@ from rich.text import Text
 from kvnet import __version__
 from kvnet.cli.advance import advance, span
 from kvnet.cli.output import print_report
+from kvnet.cli.pool import in_order
 from kvnet.cli.sim_cases import Case, Number, ScheduleCase, check, story_of
 from kvnet.cli.sim_measure import figures, milliseconds
 from kvnet.cli.sim_results import Results
-from kvnet.cli.pool import in_order
 from kvnet.simulator.faults import AnyFault
 from kvnet.simulator.liveness import Deliveries
 from kvnet.simulator.measure import percentile

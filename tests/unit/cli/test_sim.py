@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 import kvnet.simulator.run
 import kvnet.simulator.watched
+from kvnet.cli.pool import in_order
 from kvnet.cli.sim import sim
 from kvnet.cli.sim_results import Results
-from kvnet.cli.pool import in_order
 from kvnet.errors import ConfigError, KvnetError
 from kvnet.simulator.liveness import Deliveries
 from kvnet.simulator.scripted import ScriptedRun
