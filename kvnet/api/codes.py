@@ -84,6 +84,7 @@ NAMESPACE_ID_FORMAT: Final = Problem(
     10011,
     "could not parse UUID from request's namespace_id: 'uuid: incorrect UUID format: {id} (write 32 hex digits)'",
 )
+NAMESPACE_ID_CHOSEN: Final = Problem(400, 10001, "id: write 32 hex digits, or leave it out for a new one")
 NAMESPACE_NOT_FOUND: Final = Problem(404, 10013, "{op}: 'namespace not found'")
 TITLE_MISSING: Final = Problem(400, 10019, "{op}: 'request is missing a title definition'")
 TITLE_TOO_LONG: Final = Problem(400, 10001, "title: length of {length} exceeds limit of {limit} characters")
@@ -181,6 +182,7 @@ DAMAGED: Final = Problem(
 
 # Of the coordinator and of the way to it: raised in rooms that can't import this table, worded there as here.
 TITLE_TAKEN: Final = Problem(400, 10014, "{op}: 'a namespace with this account ID and title already exists'")
+NAMESPACE_ID_TAKEN: Final = Problem(400, 20033, "create namespace: 'there is a namespace with this id already'")
 WRITTEN_TOO_SOON: Final = Problem(
     429, 10001, "Too many writes of one key: at most one each {interval_ms} ms is accepted"
 )

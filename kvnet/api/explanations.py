@@ -137,6 +137,14 @@ EXPLANATIONS: Final[Mapping[Problem, Explanation]] = {
         "Another namespace has this title; titles are unique and case counts.",
         "Use that one, or another title. It may come from a first try whose answer was lost.",
     ),
+    codes.NAMESPACE_ID_CHOSEN: Explanation(
+        "The id asked for isn't one.",
+        "Send 32 hex digits, as another network or a wrangler.jsonc has them, or none.",
+    ),
+    codes.NAMESPACE_ID_TAKEN: Explanation(
+        "A namespace has the id asked for, or had it a moment ago and its deletion isn't through.",
+        "Use that one, or leave the id out for a new one.",
+    ),
     codes.JURISDICTION: Explanation(
         "A namespace was to be kept in one jurisdiction; here every PoP holds everything.", "Leave the field out."
     ),

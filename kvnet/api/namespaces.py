@@ -12,7 +12,7 @@ from kvnet.api.auth import require_everywhere
 from kvnet.api.bodies import read_json
 from kvnet.api.call import Call, id_of_request
 from kvnet.api.pages import page_of
-from kvnet.api.validation import check_title
+from kvnet.api.validation import check_chosen_id, check_title
 from kvnet.core.catalog import Namespace
 from kvnet.core.entries import NAMESPACE_ID_BYTES
 from kvnet.core.operations import CreateNamespace, DeleteNamespace, RenameNamespace
@@ -32,8 +32,9 @@ async def list_namespaces(call: Call) -> web.Response:
 
 async def create_namespace(call: Call) -> web.Response:
     require_everywhere(call.token)
-    title = check_title(await read_json(call.request), "create namespace")
-    namespace = _new_id(call.request_id(), call.backend.now_s())
+    document = await read_json(call.request)
+    title = check_title(document, "create namespace")
+    namespace = check_chosen_id(document) or _new_id(call.request_id(), call.backend.now_s())
     operation = CreateNamespace(namespace, title)
     answer = await call.write(operation, "create namespace", describe(namespace, title))
     known = call.backend.store.titles.get(title)

@@ -192,6 +192,7 @@ def _of_tokens() -> dict[Place, Description]:
 
 def _of_namespaces() -> dict[Place, Description]:
     title = {JSON: schemas.title_body(TITLE_CHARACTERS_MAX)}
+    chosen = schemas.HEX_ID | {"description": "The id it is to have; a new one, if left out."}
     return {
         (Resource.NAMESPACES, "GET"): Description(
             id="listNamespaces",
@@ -206,10 +207,10 @@ def _of_namespaces() -> dict[Place, Description]:
             id="createNamespace",
             summary="Create a namespace",
             detail="Its title must be new. Other PoPs know it a moment later.",
-            body=title,
+            body={JSON: schemas.title_body(TITLE_CHARACTERS_MAX, {"id": chosen})},
             result=ref("Namespace"),
             headers=_WRITTEN,
-            problems=problems.TITLE,
+            problems=problems.NEW_NAMESPACE,
             example_body='--json \'{"title": "flags"}\'',
         ),
         (Resource.NAMESPACE, "GET"): Description(

@@ -66,6 +66,7 @@ TITLE: Final[Problems] = (
     codes.JURISDICTION,
     *JSON_BODY,
 )
+NEW_NAMESPACE: Final[Problems] = (codes.NAMESPACE_ID_CHOSEN, codes.NAMESPACE_ID_TAKEN, *TITLE)
 PAGES: Final[Problems] = (codes.FIELD_INVALID,)
 NEW_TOKEN: Final[Problems] = (
     codes.FIELD_INVALID,

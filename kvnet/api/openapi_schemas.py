@@ -125,8 +125,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
 }
 
 
-def title_body(characters_max: int) -> Schema:
-    return record({"title": {"type": "string", "minLength": 1, "maxLength": characters_max}})
+def title_body(characters_max: int, optional: dict[str, Schema] | None = None) -> Schema:
+    return record({"title": {"type": "string", "minLength": 1, "maxLength": characters_max}}, optional)
 
 
 def token_body(characters_max: int, namespaces_max: int) -> Schema:

@@ -79,6 +79,16 @@ def check_times(ttl: str | None, expiration: str | None, limits: Limits, now_s: 
     return 0, 0
 
 
+def check_chosen_id(document: Any) -> bytes | None:
+    """Return the id that the body of a namespace's creation asks for, None if it leaves the choice to us."""
+    text = document.get("id")
+    if text is None:
+        return None
+    if not isinstance(text, str) or len(text) != 2 * NAMESPACE_ID_BYTES or not _HEX.fullmatch(text):
+        raise codes.NAMESPACE_ID_CHOSEN.error()
+    return bytes.fromhex(text)
+
+
 def check_title(document: Any, op: str) -> str:
     """Return the title in the body of a namespace's creation or renaming."""
     if not isinstance(document, dict):

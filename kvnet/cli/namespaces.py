@@ -27,6 +27,7 @@ TitleArgument = Annotated[str, typer.Argument(metavar="TITLE")]
 @app.command()
 def create(
     title: TitleArgument,
+    id_: Annotated[str | None, typer.Option("--id", metavar="HEX", help="32 hex digits; else a new one.")] = None,
     near: NearOption = None,
     pop: PopOption = None,
     data: DataOption = DATA_DEFAULT,
@@ -36,7 +37,8 @@ def create(
 
     async def run() -> str:
         async with open_network(data, near, pop) as net:
-            return await (await net.create_namespace(checked_text(title, "title"))).id()
+            wanted = None if id_ is None else checked_text(id_, "id")
+            return await (await net.create_namespace(checked_text(title, "title"), id=wanted)).id()
 
     namespace_id = asyncio.run(run())
     if json_:

@@ -50,12 +50,13 @@ async def find(exchange: Exchange, name: str, headers: Mapping[str, str] | None 
     return by_id
 
 
-async def create(exchange: Exchange, title: str) -> NamespaceInfo:
-    """Return the namespace just created.
+async def create(exchange: Exchange, title: str, id_: str | None = None) -> NamespaceInfo:
+    """Return the namespace just created, with this id if one is given.
 
     Raises:
-        RequestError: another one has this title, or no edge answered.
+        RequestError: another one has this title or id, or no edge answered.
     """
-    answer = await exchange.write("POST", "", lambda: wire.document({"title": title}))
+    document = {"title": title} if id_ is None else {"title": title, "id": id_}
+    answer = await exchange.write("POST", "", lambda: wire.document(document))
     result = answer.envelope()["result"]
     return NamespaceInfo(id=result["id"], title=result["title"])

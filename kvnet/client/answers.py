@@ -90,7 +90,7 @@ class NamespaceInfo:
     """One namespace of the account."""
 
     id: str
-    """32 hex digits, never used again after a deletion."""
+    """32 hex digits, used again after a deletion only where somebody asks for this very id."""
     title: str
 
 

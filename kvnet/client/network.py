@@ -159,11 +159,11 @@ class Network:
         """
         await tokens.revoke(self._exchange, (await self.token(name)).id)
 
-    async def create_namespace(self, title: str) -> Namespace:
-        """Return a namespace that exists from now on.
+    async def create_namespace(self, title: str, *, id: str | None = None) -> Namespace:  # noqa: A002 - its name
+        """Return a namespace that exists from now on, with this `id` (32 hex digits) if one is given.
 
         Raises:
-            RequestError: another one has this title, the token is refused, or no edge answered.
+            RequestError: another one has this title or id, the token is refused, or no edge answered.
         """
-        created = await account.create(self._exchange, title)
+        created = await account.create(self._exchange, title, id)
         return Namespace(self._exchange, title, created.id)

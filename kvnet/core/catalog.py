@@ -39,7 +39,7 @@ class Scope(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Namespace:
     id: bytes
-    """16 bytes; clients see 32 hex digits. Never used again after a deletion."""
+    """16 bytes; clients see 32 hex digits. Used again after a deletion only where a client asks for it."""
     title: str
     created_ms: int
 

@@ -47,6 +47,7 @@ TOKEN_NOT_FOUND: Final = 20030
 TOKEN_LAST_ADMIN: Final = 20031
 """API code: without this token, or with a secret that got lost, nobody could administer."""
 TOKEN_SECRET_LOST: Final = 20032
+NAMESPACE_ID_TAKEN: Final = 20033
 """API code: a retried request, whose first try has made a token."""
 
 _VALUES: Final = (PutValue, PutLargeValue, DeleteValue)
@@ -299,8 +300,14 @@ class Writer:
                     )
                 self._check_rate(operation, now_ms)
             case CreateNamespace(namespace, title):
-                if title in self._titles or namespace in self._namespaces or namespace == SYSTEM_NAMESPACE:
+                if title in self._titles:
                     raise _taken("create namespace")
+                # A deleted one's id is free once the store has forgotten it: until then it has its records, too.
+                known = namespace in self._namespaces or namespace in self._store.namespaces
+                if known or namespace == SYSTEM_NAMESPACE:
+                    raise RequestError(
+                        400, NAMESPACE_ID_TAKEN, "create namespace: 'there is a namespace with this id already'"
+                    )
             case RenameNamespace(namespace, title):
                 if namespace not in self._namespaces:
                     raise RequestError(404, 10013, "rename namespace: 'namespace not found'")

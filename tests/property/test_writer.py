@@ -164,6 +164,23 @@ class WriterLeadsAStore(RuleBasedStateMachine):
         self.model.records[namespace] = {}
         self.model.titles[namespace] = title
 
+    @rule(pick=PICK)
+    def create_again(self, pick: int) -> None:
+        """An id of a deleted namespace is free as soon as the deletion is durable."""
+        made = [number.to_bytes(16, "big") for number in range(1, self.made + 1)]
+        free = [namespace for namespace in made if namespace not in self.model.records]
+        title = f"again {pick}"
+        if not free or title in self.model.titles.values():
+            return
+        namespace = free[pick % len(free)]
+        if namespace in self.store.namespaces:
+            with pytest.raises(RequestError):
+                self.submit(CreateNamespace(namespace, title))
+            return
+        self.submit(CreateNamespace(namespace, title))
+        self.model.records[namespace] = {}
+        self.model.titles[namespace] = title
+
     @rule(pick=PICK, to=PICK)
     def rename(self, pick: int, to: int) -> None:
         namespace = self.pick_namespace(pick)

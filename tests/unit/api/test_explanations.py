@@ -91,6 +91,7 @@ def test_numbers_of_other_rooms_are_those_of_the_table():
     "problem",
     [
         codes.TITLE_TAKEN,
+        codes.NAMESPACE_ID_TAKEN,
         codes.WRITTEN_TOO_SOON,
         codes.UNREACHABLE,
         codes.NODE_REFUSED,

@@ -40,6 +40,19 @@ async def test_creation_asked_again_under_its_request_id_names_the_same_namespac
     ]
 
 
+async def test_namespace_gets_the_id_that_is_asked_for(api):
+    wanted = "0F" * 16
+    body = json.dumps({"title": "kept", "id": wanted}).encode()
+    assert (await api("POST", "", body)).result["id"] == wanted.lower()
+    assert [each["id"] for each in (await api("GET", "")).result] == [wanted.lower()]
+
+
+@pytest.mark.parametrize("id_", ["", "0f", "0f" * 15 + "xx", "-" * 32, 7, "0f" * 17])
+async def test_namespace_id_that_is_none_is_refused(api, id_):
+    answer = await api("POST", "", json.dumps({"title": "t", "id": id_}).encode())
+    assert answer.error == (400, 10001, "id: write 32 hex digits, or leave it out for a new one")
+
+
 async def test_pages_go_on_until_an_empty_one(api):
     titles = [f"t{number:02}" for number in range(25)]
     for title in titles:

@@ -207,8 +207,8 @@ def test_the_limit_can_be_off_and_forgets_what_it_no_longer_needs(tmp_path: Path
         (put(b"k" * 2049), 414, 10001),
         (put(b"k", bytes(65_537)), 413, 10001),
         (CreateNamespace(b"m" * 16, "n"), 400, 10014),
-        (CreateNamespace(NAMESPACE, "m"), 400, 10014),
-        (CreateNamespace(SYSTEM_NAMESPACE, "m"), 400, 10014),
+        (CreateNamespace(NAMESPACE, "m"), 400, 20033),
+        (CreateNamespace(SYSTEM_NAMESPACE, "m"), 400, 20033),
         (RenameNamespace(b"m" * 16, "m"), 404, 10013),
         (DeleteNamespace(b"m" * 16), 404, 10013),
     ],
@@ -524,3 +524,32 @@ def test_nothing_is_removed_while_the_disk_is_behind(desk: Desk, monkeypatch: py
     monkeypatch.setattr("kvnet.core.writer.PENDING_BYTES_MAX", 10)
     desk.writer.expire(rows(b"k"), 1000)
     assert removals(desk.commit()) == []
+
+
+def test_an_id_is_free_again_once_the_deletion_is_durable_and_comes_back_empty(desk: Desk) -> None:
+    """Before that the store would have lent the new namespace the old one's records and digest."""
+    desk.put(b"k", b"old")
+    desk.commit()
+    assert desk.refused(CreateNamespace(NAMESPACE, "again")) == (400, 20033)
+    desk.write(DeleteNamespace(NAMESPACE))
+    assert desk.refused(CreateNamespace(NAMESPACE, "again")) == (400, 20033)
+    desk.commit()
+    desk.write(CreateNamespace(NAMESPACE, "again"))
+    desk.now += desk.limits.write_interval_ms
+    desk.put(b"k", b"new")
+    desk.commit()
+    assert desk.store.get(NAMESPACE, b"k").value == b"new"
+    assert desk.refused(CreateNamespace(SYSTEM_NAMESPACE, "system")) == (400, 20033)
+
+
+def test_records_of_the_id_before_never_come_back(desk: Desk) -> None:
+    desk.put(b"old")
+    desk.write(DeleteNamespace(NAMESPACE))
+    desk.commit()
+    desk.write(CreateNamespace(NAMESPACE, "again"))
+    desk.put(b"new")
+    desk.commit()
+    while desk.store.erase_some(1):
+        pass
+    keys, _ = desk.store.list_keys(NAMESPACE, b"", None, 10, 0)
+    assert [each.key for each in keys] == [b"new"]
