@@ -10,27 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, Self
 
 from kvnet.errors import ConfigError, KvnetError
+from kvnet.runtime.unix_socket import bound_socket, short_path
 
 _LINE_BYTES_MAX: Final = 65_536
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
-
-
-@contextmanager
-def short_path(path: Path) -> Iterator[str]:
-    """Give `path` a name that fits the 108 bytes of a socket's address, however deep its folder is."""
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
 
 
 class ControlServer:
@@ -48,14 +37,7 @@ class ControlServer:
         Raises:
             OSError: the socket can't be made there.
         """
-        path.unlink(missing_ok=True)  # noqa: ASYNC240 - one name, once
-        ear = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)
-        try:
-            with short_path(path) as name:
-                ear.bind(name)
-        finally:
-            os.umask(mask)
+        ear = bound_socket(path)
         self._server = await asyncio.start_unix_server(self._attend, sock=ear, limit=_LINE_BYTES_MAX)
 
     async def close(self) -> None:

@@ -58,6 +58,8 @@ from nodes.stores import cluster_id_of, open_store
 from nodes.verifying import VERIFY_PATH, Verifying
 from nodes.wan_control import LAUNCHER, WAN_PATH
 
+SOCKET_NAME: Final = "http.sock"
+"""In the node's folder: the same HTTP for who is on its host."""
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 _log = logging.getLogger(__name__)
@@ -169,7 +171,8 @@ class Node(ABC):
         if self.role == "edge" and self.store.position.seq:
             self.feed.add((*self.store.position.version, time.time() * 1000), self.store.position.seq)
         service = HttpService(self, extra={"/peer": PeerRoutes(self.peer_routes()).handle})
-        server = NodeServer(HttpServer(service), topology.listen.host, topology.port_of(self.name))
+        port, socket_path = topology.port_of(self.name), self.context.folder / SOCKET_NAME
+        server = NodeServer(HttpServer(service), topology.listen.host, port, socket_path)
         await server.start()
         self.context.say_ready()
         self._metering.start()

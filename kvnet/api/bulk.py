@@ -13,7 +13,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, closing
 from time import perf_counter
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -52,6 +52,7 @@ TOO_EARLY_TRIES: Final = 3
 _NULL: Final = msgspec.Raw(b"null")
 
 ValueOperation = PutValue | PutLargeValue | DeleteValue
+WantedT = TypeVar("WantedT", bound="Wanted")
 
 
 class _Pair(msgspec.Struct):
@@ -65,7 +66,7 @@ class _Pair(msgspec.Struct):
     metadata: msgspec.Raw = _NULL
 
 
-class _Wanted(msgspec.Struct, rename="camel"):
+class Wanted(msgspec.Struct, rename="camel"):
     """The body of a bulk get."""
 
     keys: list[str]
@@ -82,7 +83,7 @@ class _Kind(NamedTuple):
     element_bytes_max: int
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     value: Any
     metadata: msgspec.Raw
     expires_at: int
@@ -135,11 +136,34 @@ async def delete_many(call: Call) -> web.Response:
 
 async def get_many(call: Call) -> web.Response:
     """Read up to GET_KEYS_MAX values, as text or as JSON; a key without one has null."""
-    namespace = call.namespace_to_read("bulk get keys")
+    wanted = await read_wanted(call, Wanted)
+    found, size = find_many(call, wanted)
+    if wanted.with_metadata:
+        values: dict[str, Any] = {key: each and _describe(each) for key, each in found.items()}
+    else:
+        values = {key: each and each.value for key, each in found.items()}
+    return hold(envelope.success({"values": values}), call, size)
+
+
+async def read_wanted(call: Call, kind: type[WantedT]) -> WantedT:
+    """Return what the body of a bulk get asks for.
+
+    Raises:
+        RequestError: it isn't one.
+    """
     try:
-        wanted = msgspec.convert(await read_json(call.request, GET_BODY_BYTES_MAX), _Wanted)
+        return msgspec.convert(await read_json(call.request, GET_BODY_BYTES_MAX), kind)
     except msgspec.ValidationError as error:
         raise codes.BULK_ELEMENT.error(what=error) from None
+
+
+def find_many(call: Call, wanted: Wanted) -> tuple[dict[str, Found | None], int]:
+    """Return what each key has now, and the size of it all.
+
+    Raises:
+        RequestError: too many keys or none, too much, or what isn't of the type asked for.
+    """
+    namespace = call.namespace_to_read("bulk get keys")
     if wanted.type not in {"text", "json", None}:
         raise codes.BULK_GET_TYPE.error(given=wanted.type)
     if not wanted.keys:
@@ -147,25 +171,27 @@ async def get_many(call: Call) -> web.Response:
     if len(wanted.keys) > GET_KEYS_MAX:
         raise codes.BULK_GET_COUNT.error(most=GET_KEYS_MAX)
     call.backend.usage.of(namespace).reads += len(wanted.keys)
-    found: dict[str, _Found | None] = {}
+    found: dict[str, Found | None] = {}
     left = GET_BYTES_MAX
     for key in dict.fromkeys(wanted.keys):
         found[key], size = _find(call, namespace, key, wanted.type or "text", left)
         left -= size
-    if wanted.with_metadata:
-        values: dict[str, Any] = {key: each and _describe(each) for key, each in found.items()}
-    else:
-        values = {key: each and each.value for key, each in found.items()}
-    response = envelope.success({"values": values})
-    if GET_BYTES_MAX - left > READ_AT_ONCE_BYTES:
-        # Held until the answer is sent or given up: whoever asks and doesn't read shall not fill the memory.
+    return found, GET_BYTES_MAX - left
+
+
+def hold(response: web.Response, call: Call, size: int) -> web.Response:
+    """Return the answer, which if it is long has room until it is sent or given up.
+
+    Whoever asks and doesn't read shall not fill the memory.
+    """
+    if size > READ_AT_ONCE_BYTES:
         held = ExitStack()
         held.enter_context(call.backend.large_reads.taken())
         weakref.finalize(response, held.close)
     return response
 
 
-def _find(call: Call, namespace: bytes, name: str, type_: str, left: int) -> tuple[_Found | None, int]:
+def _find(call: Call, namespace: bytes, name: str, type_: str, left: int) -> tuple[Found | None, int]:
     """Return what one key has now, and its size."""
     backend = call.backend
     record = backend.store.get(namespace, check_key(_nonempty(name), backend.limits))
@@ -190,10 +216,10 @@ def _find(call: Call, namespace: bytes, name: str, type_: str, left: int) -> tup
     if size > left:  # as it is spelled
         raise codes.BULK_GET_TOO_LARGE.error(limit=GET_BYTES_MAX)
     metadata = msgspec.Raw(record.metadata) if record.metadata else _NULL
-    return _Found(value, metadata, record.expires_at), size
+    return Found(value, metadata, record.expires_at), size
 
 
-def _describe(found: _Found) -> dict[str, Any]:
+def _describe(found: Found) -> dict[str, Any]:
     described: dict[str, Any] = {"value": found.value, "metadata": found.metadata}
     if found.expires_at:
         described["expiration"] = found.expires_at

@@ -150,6 +150,16 @@ LIMIT_TOO_LOW: Final = Problem(
 LIMIT_TOO_HIGH: Final = Problem(
     400, 10001, "Invalid key_count_limit of {given}. Please specify an integer of at most {most}."
 )
+COUNT_TOO_LOW: Final = Problem(
+    400, 10001, "Invalid key_count_limit of {given}. Please specify an integer greater than 0."
+)
+COUNT_TOO_HIGH: Final = Problem(
+    400, 10001, "Invalid key_count_limit of {given}. Please specify an integer less than {most}."
+)
+"""The binding's two, as the runtime's own store words them; {most} itself is allowed all the same."""
+CACHE_TTL_TOO_SHORT: Final = Problem(
+    400, 10001, "Invalid cache_ttl of {given}. Cache TTL must be at least {least}."
+)
 CURSOR_INVALID: Final = Problem(400, 10001, "Invalid cursor")
 BODY_INVALID: Final = Problem(400, 10012, "invalid request body")
 BODY_TOO_LARGE: Final = Problem(413, 10001, "Request body of {length} bytes exceeds limit of {limit}.")

@@ -210,6 +210,16 @@ EXPLANATIONS: Final[Mapping[Problem, Explanation]] = {
         "A page has a least size, and `limit` is less.", "Ask for more and use fewer."
     ),
     codes.LIMIT_TOO_HIGH: Explanation("A page has a greatest size.", "Page on with the cursor."),
+    codes.COUNT_TOO_LOW: Explanation(
+        "A Worker's list asks for a page of no keys.", "Ask for 1 to 1000, or leave it out."
+    ),
+    codes.COUNT_TOO_HIGH: Explanation(
+        "A Worker's list asks for a page of too many keys.", "Ask for at most 1000."
+    ),
+    codes.CACHE_TTL_TOO_SHORT: Explanation(
+        "A Worker's get has a cacheTtl that Workers KV refuses too.",
+        "Leave it out: an edge keeps no answers, what it says is as new as its replica.",
+    ),
     codes.CURSOR_INVALID: Explanation(
         "The cursor was cut, or belongs to another namespace or prefix.",
         "Send it unchanged, with the prefix of the page it came with; or begin again without it.",

@@ -23,9 +23,17 @@ async def list_keys(call: Call) -> web.Response:
 
     `cursors.after` repeats the cursor for one generation of a client that looks for it only there.
     """
+    listed, cursor = read_page(call, _page_keys(call.query.text("limit")))
+    return envelope.success(
+        [_describe(key) for key in listed],
+        result_info={"count": len(listed), "cursor": cursor, "cursors": {"after": cursor}},
+    )
+
+
+def read_page(call: Call, limit: int) -> tuple[list[ListedKey], str]:
+    """Return at most `limit` keys, and the cursor of those behind them: "" if there are none."""
     namespace = call.namespace_to_read("list keys")
     prefix = (call.query.text("prefix") or "").encode("utf-8")
-    limit = _page_keys(call.query.text("limit"))
     given = call.query.text("cursor")
     after = decode_cursor(given, namespace, prefix) if given else None
     call.backend.usage.of(namespace).lists += 1
@@ -34,11 +42,7 @@ async def list_keys(call: Call) -> web.Response:
     if len(prefix) <= KEY_BYTES_CEILING:  # no key starts with a longer one
         now_s = int(call.backend.now_s())
         listed, more = call.backend.store.list_keys(namespace, prefix, after, limit, now_s)
-    cursor = encode_cursor(namespace, prefix, listed[-1].key) if more else ""
-    return envelope.success(
-        [_describe(key) for key in listed],
-        result_info={"count": len(listed), "cursor": cursor, "cursors": {"after": cursor}},
-    )
+    return listed, encode_cursor(namespace, prefix, listed[-1].key) if more else ""
 
 
 def _page_keys(text: str | None) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from kvnet.api import codes, envelope, node, openapi
+from kvnet.api import binding, codes, envelope, node, openapi
 from kvnet.api.auth import identify, require, require_everywhere
 from kvnet.api.backend import Backend
 from kvnet.api.call import Call
@@ -41,10 +41,13 @@ class HttpService:
         """
         target = split_target(request.raw_path)
         try:
-            for prefix, handler in self._extra:
-                if target.path == prefix or target.path.startswith(prefix + "/"):
-                    return await handler(request)
-            response = await self._answer(request, target)
+            if binding.HEADER in request.headers:
+                response = await self._answer_client(request, target)
+            else:
+                for prefix, handler in self._extra:
+                    if target.path == prefix or target.path.startswith(prefix + "/"):
+                        return await handler(request)
+                response = await self._answer(request, target)
         except Exception as error:  # noqa: BLE001 - the last place where a bug can still become an answer
             response = self._failure(request, error)
         response.headers["KV-Pop"] = self._backend.pop
@@ -60,21 +63,28 @@ class HttpService:
             if request.method not in {"GET", "HEAD"}:
                 raise codes.METHOD_NOT_ALLOWED.error(headers={"Allow": "GET, HEAD"})
             return openapi.answer(backend.limits)
+        return await self._answer_client(request, target)
+
+    async def _answer_client(self, request: web.BaseRequest, target: Target) -> web.Response:
+        backend = self._backend
         if backend.store.cluster is None:  # then there are no tokens either
             raise codes.NOT_READY.error(name=backend.name)
         token = identify(request.headers, backend.store.tokens, backend.now_s)
         try:
             response = await self._answer_known(request, target, token)
         except RequestError as error:
-            response = envelope.failure(error)
+            response = _refusal(request, error)
             self._close_unread(request, response)
         # Nothing was awaited since an endpoint read the store: this is the position it read at.
         response.headers.update(freshness_headers(backend))
         return response
 
     async def _answer_known(self, request: web.BaseRequest, target: Target, token: Token) -> web.Response:
-        place = find_place(request.method, target.path)
-        endpoint = find_endpoint(place.resource, request.method)
+        if binding.HEADER in request.headers:
+            place, endpoint = binding.find(request.headers, request.method, target.path)
+        else:
+            place = find_place(request.method, target.path)
+            endpoint = find_endpoint(place.resource, request.method)
         require(token, endpoint.scope)
         self._check_account(place)
         _check_reach(token, place)
@@ -92,19 +102,19 @@ class HttpService:
     def _failure(self, request: web.BaseRequest, error: Exception) -> web.Response:
         match error:
             case RequestError():
-                response = envelope.failure(error)
+                response = _refusal(request, error)
             case web.HTTPException():  # aiohttp's own refusal, as of a WebSocket request that isn't one
-                response = envelope.failure(codes.refusal(error.status, error.text or error.reason))
+                response = _refusal(request, codes.refusal(error.status, error.text or error.reason))
             case StorageDamaged():
                 self._backend.damaged(error)
-                response = envelope.failure(codes.DAMAGED.error(name=self._backend.name))
+                response = _refusal(request, codes.DAMAGED.error(name=self._backend.name))
             case ConnectionError() if request.transport is None or request.transport.is_closing():
                 return web.Response(status=400)  # the client is gone: nobody reads this
             case _:
                 _log.error("%s %s failed", request.method, codes.shown(request.raw_path), exc_info=error)
                 if request.writer.output_size:
                     raise ConnectionError("an answer that has begun can't become another one") from error
-                response = envelope.failure(codes.INTERNAL.error(name=self._backend.name))
+                response = _refusal(request, codes.INTERNAL.error(name=self._backend.name))
         self._close_unread(request, response)
         return response
 
@@ -113,6 +123,11 @@ class HttpService:
         """After refusing a body unread, don't take the rest of it for the next request's sake."""
         if not request.content.is_eof():
             response.force_close()
+
+
+def _refusal(request: web.BaseRequest, error: RequestError) -> web.Response:
+    """Return an error in the form that whoever asked can read."""
+    return binding.failure(error) if binding.HEADER in request.headers else envelope.failure(error)
 
 
 def _check_reach(token: Token, place: Place) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -21,18 +22,29 @@ from kvnet.storage.store import StoredRecord
 
 _NULL: Final = msgspec.Raw(b"null")
 
+TakeRoom = Callable[[], object]
+"""Called, once, as soon as a value is known to be large."""
+PairReader = Callable[[TakeRoom], Awaitable[tuple[bytes | LargeValue, bytes]]]
+"""Returns (value, metadata) of a write."""
+
 
 async def get_value(call: Call) -> web.Response:
-    record = _find(call)
-    headers = {"Content-Type": "application/octet-stream", **version_headers(record.version)}
+    record = find_record(call)
+    response = answer_value(call, record)
     if record.expires_at:
-        headers["expiration"] = str(record.expires_at)
+        response.headers["expiration"] = str(record.expires_at)
+    return response
+
+
+def answer_value(call: Call, record: StoredRecord) -> web.Response:
+    """Return the value's bytes as an answer, a large one's chunk by chunk."""
+    headers = {"Content-Type": "application/octet-stream", **version_headers(record.version)}
     body = ChunkedValue(call.backend, record.value) if record.large else record.value
     return web.Response(body=body, headers=headers)
 
 
 async def get_metadata(call: Call) -> web.Response:
-    record = _find(call)
+    record = find_record(call)
     response = envelope.success(msgspec.Raw(record.metadata) if record.metadata else _NULL)
     response.headers.update(version_headers(record.version))
     return response
@@ -40,13 +52,17 @@ async def get_metadata(call: Call) -> web.Response:
 
 async def put_value(call: Call) -> web.Response:
     """Replace the pair whole: a put without metadata or expiry clears what was there."""
+    return await write_pair(call, partial(_read_pair, call.request, call.backend.limits))
+
+
+async def write_pair(call: Call, read: PairReader) -> web.Response:
+    """Have the pair that `read` finds in the request written at the place of the path."""
     namespace = call.namespace_to_write("put")
     key = call.key()
-    limits = call.backend.limits
-    expires_at, ttl_s = check_expiry(call.query, limits, call.backend.now_s())
+    expires_at, ttl_s = check_expiry(call.query, call.backend.limits, call.backend.now_s())
     with ExitStack() as stack:
         room = call.backend.large_room
-        value, metadata = await _read_pair(call.request, limits, lambda: stack.enter_context(room.taken()))
+        value, metadata = await read(lambda: stack.enter_context(room.taken()))
         operation: PutValue | PutLargeValue
         match value:
             case bytes():
@@ -67,7 +83,7 @@ async def delete_value(call: Call) -> web.Response:
     return response
 
 
-def _find(call: Call) -> StoredRecord:
+def find_record(call: Call) -> StoredRecord:
     """Return the record that the path names, as this replica has it at this moment.
 
     Raises:
@@ -83,7 +99,7 @@ def _find(call: Call) -> StoredRecord:
 
 
 async def _read_pair(
-    request: web.BaseRequest, limits: Limits, take_room: Callable[[], object]
+    request: web.BaseRequest, limits: Limits, take_room: TakeRoom
 ) -> tuple[bytes | LargeValue, bytes]:
     """Return (value, metadata) of a write: any body but a form is the value, verbatim, whatever its type says."""
     value_max = limits.value_bytes_max

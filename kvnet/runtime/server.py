@@ -1,20 +1,25 @@
-"""The one port of a node: starts the HTTP server, passes peers to who serves them, stops in order."""
+"""A node's port, and its socket in the node's folder: one HTTP server behind both, which stops in order."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
 from kvnet.errors import ConfigError
+from kvnet.runtime.unix_socket import bound_socket
 
 BACKLOG: Final = 512
 GRACE_S: Final = 2.0
 """How long requests that are being answered may take once the node stops."""
+
+_log = logging.getLogger(__name__)
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -34,14 +39,15 @@ class PeerRoutes:
 
 
 class NodeServer:
-    """One listening port."""
+    """One listening port, and beside it a Unix socket for who is on the same host."""
 
-    def __init__(self, server: web.Server, host: str, port: int) -> None:
+    def __init__(self, server: web.Server, host: str, port: int, socket_path: Path | None = None) -> None:
         """`server` is the protocol factory; it answers clients and hands peers to `PeerRoutes`."""
         self._server = server
         self._host = host
         self._port = port
-        self._listening: asyncio.Server | None = None
+        self._socket_path = socket_path
+        self._listening: list[asyncio.Server] = []
 
     async def start(self) -> None:
         """Accept connections.
@@ -51,8 +57,8 @@ class NodeServer:
         """
         loop = asyncio.get_running_loop()
         try:
-            self._listening = await loop.create_server(
-                self._server, self._host, self._port, backlog=BACKLOG, reuse_address=True
+            self._listening.append(
+                await loop.create_server(self._server, self._host, self._port, backlog=BACKLOG, reuse_address=True)
             )
         except socket.gaierror as error:
             raise ConfigError(
@@ -60,6 +66,15 @@ class NodeServer:
             ) from None
         except OSError as error:
             raise ConfigError(self._why(error)) from None
+        if self._socket_path is None:
+            return
+        try:
+            bound = bound_socket(self._socket_path)
+        except OSError as error:  # a file system without sockets: the port is what counts
+            _log.warning("no socket at %s: %s", self._socket_path, error)
+            self._socket_path = None
+            return
+        self._listening.append(await loop.create_unix_server(self._server, sock=bound, backlog=BACKLOG))
 
     def _why(self, error: OSError) -> str:
         address = f"{self._host}:{self._port}"
@@ -73,9 +88,12 @@ class NodeServer:
 
     async def stop(self) -> None:
         """Take nothing new, let what is being answered end within the grace, then close everything."""
-        if self._listening is None:
+        if not self._listening:
             return
-        self._listening.close()
+        for listening in self._listening:
+            listening.close()
+        if self._socket_path is not None:
+            self._socket_path.unlink(missing_ok=True)
         self._server.pre_shutdown()
         await self._server.shutdown(GRACE_S)
-        self._listening = None
+        self._listening = []

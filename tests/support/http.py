@@ -15,6 +15,7 @@ class Answer:
     headers: Mapping[str, str]
     """By lower-case name."""
     body: bytes
+    reason: str = ""
 
     @property
     def json(self) -> Any:
@@ -59,7 +60,8 @@ async def read_answer(reader: asyncio.StreamReader, method: str = "GET") -> Answ
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     status_line, *lines = head.rstrip().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-    status = int(status_line.split(" ")[1])
+    _, number, reason = status_line.split(" ", 2)
+    status = int(number)
     if method == "HEAD" or status == 100:
-        return Answer(status, headers, b"")
-    return Answer(status, headers, await reader.readexactly(int(headers["content-length"])))
+        return Answer(status, headers, b"", reason)
+    return Answer(status, headers, await reader.readexactly(int(headers["content-length"])), reason)

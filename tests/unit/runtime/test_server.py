@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from kvnet.errors import ConfigError
 from kvnet.runtime.server import NodeServer, PeerRoutes
+from kvnet.runtime.unix_socket import short_path
 from kvnet.transport.sockets import new_session
 
 
@@ -31,8 +34,8 @@ async def port():
     return number
 
 
-def server_on(port: int, handler=hello) -> NodeServer:
-    return NodeServer(web.Server(handler, access_log=None), "127.0.0.1", port)
+def server_on(port: int, handler=hello, socket_path=None) -> NodeServer:
+    return NodeServer(web.Server(handler, access_log=None), "127.0.0.1", port, socket_path)
 
 
 async def test_a_node_answers_until_it_stops(session, port):
@@ -43,6 +46,35 @@ async def test_a_node_answers_until_it_stops(session, port):
     await server.stop()
     with pytest.raises(OSError, match=str(port)):
         await session.get(f"http://127.0.0.1:{port}/x")
+
+
+async def test_a_node_answers_at_its_socket_however_deep_its_folder_is(port, tmp_path):
+    folder = tmp_path / ("d" * 60) / ("e" * 60)
+    folder.mkdir(parents=True)
+    path = folder / "http.sock"
+    path.touch()  # a killed process's
+    server = server_on(port, socket_path=path)
+    await server.start()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with short_path(path) as name:
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(name)) as session,
+            session.get("http://node/x") as response,
+        ):
+            assert await response.text() == "hello from /x"
+    await server.stop()
+    assert not path.exists()
+
+
+async def test_a_folder_that_takes_no_socket_leaves_the_port(port, session, tmp_path, caplog):
+    server = server_on(port, socket_path=tmp_path / "x" / ".." / ("n" * 300))
+    (tmp_path / "x").mkdir()
+    await server.start()
+    assert "no socket at" in caplog.text
+    async with session.get(f"http://127.0.0.1:{port}/x") as response:
+        assert response.status == 200
+    await server.stop()
+    await server.stop()
 
 
 async def test_a_taken_port_is_one_line_that_names_the_cure(port):
