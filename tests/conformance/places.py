@@ -55,12 +55,20 @@ class Place:
         answer = self.ask("", headers={"KV-At-Least": position, "KV-Wait-Timeout-Ms": str(WAIT_MS)})
         assert answer.status == 200, answer
 
-    def ask(self, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+    def ask(
+        self,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        method: str | None = None,
+    ) -> Answer:
         """Return the answer to a GET, or with a body a POST, of `path` below the account's namespaces."""
         request = urllib.request.Request(
             f"{self.url}/client/v4/accounts/{self.account_id}/storage/kv/namespaces{path}",
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self.token}", **(headers or {})},
+            method=method,
         )
         try:
             with urllib.request.urlopen(request, timeout=2 * WAIT_MS / 1000) as answer:
