@@ -4,7 +4,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-NETWORKS = ("tests/cluster/", "tests/conformance/")
+NETWORKS = ("tests/cluster/", "tests/conformance/", "tests/workers/")
 
 
 class OneNetworkAtATime(LoadScopeScheduling):

@@ -24,6 +24,8 @@ KVNET = (sys.executable, "-m", "kvnet.cli.main")
 class RunningNetwork:
     """A formed network, as its cluster.json describes it."""
 
+    data: Path
+    """Its run folder."""
     cluster: dict[str, Any]
     formed_ms: float | None
     """From the command to the formed network; None for one that ran already."""
@@ -100,7 +102,7 @@ def running(data: Path) -> RunningNetwork:
         ConfigError: none does.
     """
     folder = RunFolder(data)
-    network = RunningNetwork(folder.cluster(), None, folder.topology().wan.loss)
+    network = RunningNetwork(data, folder.cluster(), None, folder.topology().wan.loss)
     if "coordinator" not in network.pids() or "monitor" not in network.pids():
         raise ConfigError(f"the network in {data} is stopped: `kvnet up --detach --data {data}` starts it")
     return network
@@ -113,7 +115,7 @@ def _started_in(data: Path, options: Sequence[str]) -> Iterator[RunningNetwork]:
     try:
         told = _up([*KVNET, "up", "--detach", "--json", "--data", str(data), *options])
         formed_ms = float(told.pop("formed_ms"))
-        yield RunningNetwork(told, formed_ms, RunFolder(data).topology().wan.loss)
+        yield RunningNetwork(data, told, formed_ms, RunFolder(data).topology().wan.loss)
     finally:
         with _uninterrupted():
             subprocess.run([*KVNET, "down", "--data", str(data)], check=False, stderr=subprocess.DEVNULL)

@@ -20,6 +20,7 @@ INTERRUPTED = 130
 NETWORK = "Network"
 NODES = "Nodes"
 DATA = "Data"
+WORKERS = "Workers"
 TOOLS = "Tools"
 
 
@@ -61,6 +62,14 @@ class Commands(LazyGroup):
         "namespace": Entry("kvnet.cli.namespaces:app", DATA, "Create, list, rename and delete namespaces."),
         "token": Entry("kvnet.cli.token:app", DATA, "Create, list, roll and revoke tokens."),
         "env": Entry("kvnet.cli.env:env", DATA, "Print `export` lines for wrangler, the SDKs and Terraform."),
+        "workers": Entry(
+            "kvnet.cli.workers:app", WORKERS, "Run Cloudflare Workers at the PoPs, each on its own edge."
+        ),
+        "fetch": Entry(
+            "kvnet.cli.fetch:fetch",
+            WORKERS,
+            "Send a request to the Worker nearest to a city, and print the answer's body.",
+        ),
         "sim": Entry("kvnet.cli.sim:sim", TOOLS, "Simulate a network in virtual time: measure it, or break it."),
         "topology": Entry("kvnet.cli.topology:app", TOOLS, "Check, show and make topology files."),
         "explain": Entry("kvnet.cli.explain:explain", TOOLS, "Say what an error code means, and what helps."),

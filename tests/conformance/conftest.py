@@ -1,22 +1,19 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import count, product
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conformance.environments import (
-    ClientSkipped,
-    ClientUnavailable,
     Node,
     find_node,
+    have,
     npm_environment,
     python_environment,
 )
@@ -90,12 +87,12 @@ def bare_variables(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def node() -> Node:
-    return _have("Node", find_node)
+    return have("Node", find_node)
 
 
 @pytest.fixture(scope="session")
 def npm(node) -> Path:
-    return _have("npm packages", lambda: npm_environment(node))
+    return have("npm packages", lambda: npm_environment(node))
 
 
 @pytest.fixture(scope="session", params=["python-5.9.0", "python-4.3.1", "npm-7.3.0"])
@@ -104,7 +101,7 @@ def sdk_process(request, bare_variables) -> Iterator[tuple[str, Process]]:
     variables = dict(bare_variables)
     command: list[str | Path]
     if name.startswith("python"):
-        command = [_have(name, lambda: python_environment(name)), CLIENTS / "python_sdk.py"]
+        command = [have(name, lambda: python_environment(name)), CLIENTS / "python_sdk.py"]
     else:
         variables["KVNET_CLIENTS"] = str(request.getfixturevalue("npm"))
         command = [request.getfixturevalue("node").program, CLIENTS / "node_sdk.mjs"]
@@ -178,14 +175,3 @@ def wrangler_story(request, wrangler_stories) -> Callable[[str], None]:
         wrangler_stories[name, request.param].result()
 
     return end
-
-
-def _have(what: str, make: Callable[[], Any]) -> Any:
-    """Return what `make` makes, or skip the tests that want it and say so in the summary."""
-    try:
-        return make()
-    except ClientUnavailable as error:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always")  # the project's own filter would turn it into an error
-            warnings.warn(ClientSkipped(f"{what} can't be had, its tests are skipped: {error}"), stacklevel=2)
-        pytest.skip(f"{what} can't be had: {error}")

@@ -12,10 +12,13 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
+
+import pytest
 
 from tests.support.network import ROOT
 
@@ -24,6 +27,8 @@ PINS: Final = Path(__file__).parent / "clients"
 NODE_LEAST: Final = (22, 12)
 """What wrangler asks for."""
 INSTALL_S: Final = 300.0
+
+T = TypeVar("T")
 
 
 class ClientUnavailable(Exception):
@@ -92,6 +97,17 @@ def npm_environment(node: Node) -> Path:
 
     version = ".".join(map(str, _node_version(node.program)))
     return keep("npm", f"{version}\n{package.read_text()}", make)
+
+
+def have(what: str, make: Callable[[], T]) -> T:
+    """Return what `make` makes, or skip the tests that want it and say so in the summary."""
+    try:
+        return make()
+    except ClientUnavailable as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")  # the project's own filter would turn it into an error
+            warnings.warn(ClientSkipped(f"{what} can't be had, its tests are skipped: {error}"), stacklevel=2)
+        pytest.skip(f"{what} can't be had: {error}")
 
 
 def keep(name: str, contents: str, make: Callable[[Path], None]) -> Path:
