@@ -1,19 +1,25 @@
-"""An edge: a whole replica in a PoP. Reads are answered here; writes are passed on and waited for."""
+"""An edge: a whole replica in a PoP. Reads are answered here; writes are passed on and waited for.
+
+A read that asks for more than this replica has is put to another node.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
-from kvnet.api.backend import WriteResult
+from kvnet.api.backend import Relayed, WriteResult
 from kvnet.core.operations import Operation
+from kvnet.core.versions import Version
 from kvnet.runtime.forwarding import Forwarder
+from kvnet.runtime.relaying import Relayer
 from kvnet.topology.schema import COORDINATOR
 from nodes.context import NodeContext
-from nodes.node import Node, run
+from nodes.node import LOOK_S, Node, run
 
-LOOK_S: Final = 0.05
+TIDY_INTERVAL_S: Final = 30.0
+"""How often it is looked for processes that died while they read: what they read can't be used again before."""
 
 
 class Edge(Node):
@@ -33,8 +39,17 @@ class Edge(Node):
             wait_for=self.wait_for,
             visibility_wait_ms=self.timers.visibility_wait_ms,
         )
+        self._relayer = Relayer(
+            self.me,
+            self.session,
+            self.wan,
+            self.core.state,
+            coordinator=COORDINATOR,
+            url_of=self.topology.url_of,
+        )
         self._has_formed = False
         self._look_whether_level()
+        self._tidying = asyncio.get_running_loop().call_later(TIDY_INTERVAL_S, self._tidy)
 
     def _look_whether_level(self) -> None:
         """Serve, and tell the launcher, once this edge has a parent and all that a beacon spoke of."""
@@ -50,6 +65,10 @@ class Edge(Node):
             self._has_formed = True
             self.context.say_formed(store.position.version)
 
+    def _tidy(self) -> None:
+        self.store.tidy()
+        self._tidying = asyncio.get_running_loop().call_later(TIDY_INTERVAL_S, self._tidy)
+
     def emptied(self) -> None:
         self._look_whether_level()
 
@@ -58,10 +77,19 @@ class Edge(Node):
 
     async def end(self) -> None:
         """An edge leaves nothing behind: what it passed on is the coordinator's."""
+        self._tidying.cancel()
 
     async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult:
         forwarded = await self._forwarder.write(operations, request_id)
         return WriteResult(forwarded.version, forwarded.pending)
+
+    async def relay(
+        self, question: bytes, *, head_only: bool, at_least: Version | None, staleness_ms: float | None
+    ) -> Relayed | str:
+        return await self._relayer.ask(question, head_only=head_only, at_least=at_least, staleness_ms=staleness_ms)
+
+    def status(self) -> dict[str, Any]:
+        return {**super().status(), "relays": self._relayer.status()}
 
 
 def main(context: NodeContext) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import faulthandler
 import json
 import logging
+import math
 import os
 import random
 import signal
@@ -19,7 +20,10 @@ import uvloop
 from aiohttp import ClientSession, web
 
 from kvnet.api.auth import identify, require
-from kvnet.api.backend import WriteResult
+from kvnet.api.backend import Relayed, WriteResult
+from kvnet.api.lane import LaneServer
+from kvnet.api.plain import PlainReads
+from kvnet.api.relaying import QUESTION_BYTES_MAX
 from kvnet.api.server import HttpServer
 from kvnet.api.service import HttpService
 from kvnet.core import freshness
@@ -35,6 +39,8 @@ from kvnet.errors import ConfigError, RequestError, StorageDamaged
 from kvnet.limits import Limits
 from kvnet.runtime.bulk import BulkLane
 from kvnet.runtime.driver import Driver
+from kvnet.runtime.relaying import PATH as READ_PATH
+from kvnet.runtime.relaying import RelayDesk
 from kvnet.runtime.server import NodeServer, PeerRoutes
 from kvnet.storage.clock_file import ClockFile
 from kvnet.storage.store import Store
@@ -53,6 +59,7 @@ from nodes.asking import STATUS_PATH
 from nodes.compacting import COMPACT_PATH, Compacting
 from nodes.context import NodeContext
 from nodes.metering import Metering
+from nodes.serving import Announcer
 from nodes.snapshots import SNAPSHOT_PATH, Snapshots
 from nodes.stores import cluster_id_of, open_store
 from nodes.verifying import VERIFY_PATH, Verifying
@@ -60,6 +67,7 @@ from nodes.wan_control import LAUNCHER, WAN_PATH
 
 SOCKET_NAME: Final = "http.sock"
 """In the node's folder: the same HTTP for who is on its host."""
+LOOK_S: Final = 0.05
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 _log = logging.getLogger(__name__)
@@ -154,8 +162,12 @@ class Node(ABC):
             position_seq=lambda: self.store.position.seq,
             counters=self.counters,
         )
+        page = self.store.serving
+        self._announcer = (
+            None if page is None else Announcer(self.core, self.store, self.clock, page, self.me.start_id)
+        )
         self.driver = Driver(
-            self.core,
+            self._announcer or self.core,
             self.store,
             self.links,
             self.bulk,
@@ -170,9 +182,10 @@ class Node(ABC):
         self.compacting = Compacting(self.store, write=self.in_writer)
         if self.role == "edge" and self.store.position.seq:
             self.feed.add((*self.store.position.version, time.time() * 1000), self.store.position.seq)
-        service = HttpService(self, extra={"/peer": PeerRoutes(self.peer_routes()).handle})
+        self._service = HttpService(self, extra={"/peer": PeerRoutes(self.peer_routes()).handle})
         port, socket_path = topology.port_of(self.name), self.context.folder / SOCKET_NAME
-        server = NodeServer(HttpServer(service), topology.listen.host, port, socket_path)
+        lanes = LaneServer(HttpServer(self._service), PlainReads(self))
+        server = NodeServer(lanes, topology.listen.host, port, socket_path)
         await server.start()
         self.context.say_ready()
         self._metering.start()
@@ -202,7 +215,10 @@ class Node(ABC):
         """Finish what this role has begun."""
 
     def peer_routes(self) -> dict[str, Any]:
+        others = {name for name in self.topology.node_names() if name not in {self.name, MONITOR}}
+        desk = RelayDesk(self.me, others, self._answer_peer, question_bytes_max=QUESTION_BYTES_MAX)
         return {
+            READ_PATH: desk.handle,
             LINKS_PATH: self.links.accept,
             BULK_PATH: self.bulk_links.accept,
             STAMPS_PATH: self.feed.accept,
@@ -216,6 +232,8 @@ class Node(ABC):
     def on_applied(self, frames: Sequence[Frame], position: Position, wall_ms: float) -> None:
         """Hear of every commit of the driver."""
         self.clock.on_applied(frames[-1].stamp if frames else self.store.stamp)
+        if self._announcer is not None:
+            self._announcer.tell()
         if self.role == "edge":  # what a coordinator catches up with are somebody else's commits
             self.feed.add((position.epoch, position.seq, wall_ms), position.seq)
 
@@ -273,6 +291,24 @@ class Node(ABC):
 
     async def wait_for(self, version: Version, timeout_ms: float) -> bool:
         return await self.driver.wait_for(version, timeout_ms)
+
+    async def wait_until_fresh(self, staleness_ms: float, timeout_ms: float) -> bool:
+        """Look until the time is over, or only as long as a beacon may come by whose path the view is as new."""
+        give_up_ms = monotonic_ms() + timeout_ms
+        while self.staleness_ms() > staleness_ms:
+            left_ms = give_up_ms - monotonic_ms()
+            least_ms = 2 * self.core.state.latency_ms
+            if left_ms <= 0 or (math.isfinite(least_ms) and least_ms >= staleness_ms):
+                return False
+            await asyncio.sleep(min(LOOK_S, left_ms / 1000))
+        return True
+
+    async def relay(
+        self, question: bytes, *, head_only: bool, at_least: Version | None, staleness_ms: float | None
+    ) -> Relayed | str:
+        """Ask nobody: at the root there is nobody who knows more."""
+        del question, head_only, at_least, staleness_ms
+        return "nobody"
 
     def damaged(self, damage: StorageDamaged) -> None:
         self.driver.damaged(damage)
@@ -334,6 +370,7 @@ class Node(ABC):
             "counters": dict(self.counters()),
             "driver": self.driver.status(),
             "large_values": self.core.offers.status(),
+            "waits_for_chunks": state.lacks_chunks,
         }
 
     def _bootstrap_status(self) -> dict[str, Any] | None:
@@ -367,6 +404,9 @@ class Node(ABC):
             return
         known = (*self.topology.node_names(), LAUNCHER)
         check(self.me, known, request.headers.get(HEADER), request.method, request.path, body)
+
+    async def _answer_peer(self, request: web.BaseRequest, question: bytes) -> web.Response:
+        return await self._service.answer_peer(request, question)
 
     async def _tell_status(self, request: web.BaseRequest) -> web.StreamResponse:
         self._authorise(request, b"")

@@ -48,4 +48,5 @@ def open_store(
         retention=retention,
         refillable=edge if refillable is None else refillable,
         tracks_expiries=not edge,
+        shared=edge,
     )

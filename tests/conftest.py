@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+
+settings.register_profile("any machine", deadline=None)  # a slow one has done nothing wrong
+settings.load_profile("any machine")
 
 NETWORKS = ("tests/cluster/", "tests/conformance/", "tests/workers/")
 

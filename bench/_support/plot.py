@@ -65,3 +65,34 @@ def plot_scale(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.set_ylim(bottom=0)
         axes.legend()
     figure.savefig(path)
+
+
+def plot_reads(result: Mapping[str, Any], path: Path) -> None:
+    """Draw requests a second of an edge beside other servers: one hot key, by connections, by the value's size."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow, and not everybody has it
+
+    figures = result["figures"]
+    figure = Figure(figsize=(10, 8), layout="constrained")
+    (hot, keys), (connections, sizes) = figure.subplots(2, 2)
+    for axes, part, title in ((hot, "hot", "one hot key"), (keys, "random", "keys at random")):
+        cases = figures.get(part, {})
+        axes.barh([*cases], [case["requests_per_s"] / 1000 for case in cases.values()])
+        axes.invert_yaxis()
+        axes.set(xlabel="1,000 requests/s", title=title)
+    for axes, part, field, unit in (
+        (connections, "connections", "requests_per_s", 1e3),
+        (sizes, "sizes", "bytes_per_s", 1e6),
+    ):
+        for server in ("edge", "nginx"):
+            cases = {
+                int(name.rpartition(", ")[2]): case[field] / unit
+                for name, case in figures.get(part, {}).items()
+                if name.startswith(server)
+            }
+            axes.plot([*cases], [*cases.values()], marker="o", label=server)
+        axes.set(xscale="log")
+        axes.set_ylim(bottom=0)
+        axes.legend()
+    connections.set(xlabel="connections", ylabel="1,000 requests/s")
+    sizes.set(xlabel="bytes of the value", ylabel="MB/s")
+    figure.savefig(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from kvnet.core.usage import UsageMeter
 from kvnet.core.versions import Position, Version
 from kvnet.errors import StorageDamaged
 from kvnet.limits import Limits
+from kvnet.storage.reads import View
 from kvnet.storage.state import Tally
 from kvnet.storage.store import ListedKey, StoredRecord
 
@@ -27,11 +28,43 @@ class WriteResult:
     """Durable at the coordinator, but not in this node's replica when the wait for it ended."""
 
 
+class Relayed(Protocol):
+    """Another node's answer to a read, on its way here."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Those that speak of the answer, not of the connection it came by."""
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes its body has; None while that isn't known."""
+
+    def parts(self) -> AsyncIterator[bytes]:
+        """Return the body as it comes.
+
+        Raises:
+            ConnectionAbortedError: it ended early.
+        """
+
+    def close(self) -> None:
+        """No more of it is wanted; may be called again."""
+
+
 class StoreView(Protocol):
     """The part of the store that reads need."""
 
     @property
     def position(self) -> Position: ...
+    @property
+    def view(self) -> View: ...
+    @property
+    def changes(self) -> memoryview:
+        """One number, raised before and after whatever a reader may see, and odd meanwhile."""
+
     @property
     def namespaces(self) -> Mapping[bytes, Namespace]: ...
     @property
@@ -47,6 +80,9 @@ class StoreView(Protocol):
         """By namespace, the system namespace included."""
 
     def get(self, namespace: bytes, key: bytes) -> StoredRecord | None: ...
+    def get_many(self, namespace: bytes, keys: Sequence[bytes]) -> list[StoredRecord | None]:
+        """As `get` of each, all as of one commit."""
+
     def list_keys(
         self, namespace: bytes, prefix: bytes, after: bytes | None, limit: int, now_s: int
     ) -> tuple[list[ListedKey], bool]: ...
@@ -100,6 +136,17 @@ class Backend(Protocol):
 
     async def wait_for(self, version: Version, timeout_ms: float) -> bool:
         """Whether this replica reached the version in time."""
+
+    async def wait_until_fresh(self, staleness_ms: float, timeout_ms: float) -> bool:
+        """Whether this replica's view was no staler in time; at once where no beacon could make it so."""
+
+    async def relay(
+        self, question: bytes, *, head_only: bool, at_least: Version | None, staleness_ms: float | None
+    ) -> Relayed | str:
+        """Put a read to nodes that should be as new as this, one after the other.
+
+        Return the first answer, or in a few words who was asked and why none of them gave one.
+        """
 
     def damaged(self, damage: StorageDamaged) -> None:
         """What was read isn't what was written: the node must not serve until its replica is made anew."""

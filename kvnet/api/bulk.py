@@ -20,7 +20,7 @@ from aiohttp import web
 
 from kvnet.api import codes, envelope
 from kvnet.api.arrays import IN_MEMORY_BYTES_MAX, array_elements, spool_body
-from kvnet.api.backend import WriteResult
+from kvnet.api.backend import Backend, WriteResult
 from kvnet.api.bodies import read_json
 from kvnet.api.call import Call, version_headers
 from kvnet.api.chunks import read_whole
@@ -30,6 +30,7 @@ from kvnet.core.manifest import Manifest
 from kvnet.core.operations import STRETCH_BYTES_MAX, DeleteValue, PutLargeValue, PutValue
 from kvnet.core.pieces import LargeValue, take_apart
 from kvnet.errors import RequestError
+from kvnet.storage.store import StoredRecord
 
 ELEMENTS_MAX: Final = 10_000
 BODY_BYTES_MAX: Final = 100_000_000
@@ -171,12 +172,28 @@ def find_many(call: Call, wanted: Wanted) -> tuple[dict[str, Found | None], int]
     if len(wanted.keys) > GET_KEYS_MAX:
         raise codes.BULK_GET_COUNT.error(most=GET_KEYS_MAX)
     call.backend.usage.of(namespace).reads += len(wanted.keys)
-    found: dict[str, Found | None] = {}
-    left = GET_BYTES_MAX
-    for key in dict.fromkeys(wanted.keys):
-        found[key], size = _find(call, namespace, key, wanted.type or "text", left)
-        left -= size
-    return found, GET_BYTES_MAX - left
+    backend = call.backend
+    names = list(dict.fromkeys(wanted.keys))
+    records = backend.store.get_many(namespace, [check_key(_nonempty(name), backend.limits) for name in names])
+    now_s = backend.now_s() if any(record is not None and record.expires_at for record in records) else 0.0
+    alive = [None if record is None or 0 < record.expires_at <= now_s else record for record in records]
+    sizes = [0 if record is None else _size_of(record) for record in alive]
+    if sum(sizes) > GET_BYTES_MAX:
+        raise codes.BULK_GET_TOO_LARGE.error(limit=GET_BYTES_MAX)
+    found: dict[str, Found | None] = dict.fromkeys(names)
+    type_ = wanted.type or "text"
+    # How long a text is as it is spelled has to be known only where that could be too long.
+    spelled = type_ == "text" and sum(sizes) * ESCAPE_BYTES > GET_BYTES_MAX
+    size = 0
+    for name, record in zip(names, alive, strict=True):
+        if record is not None:
+            value = _read(backend, record, type_)
+            size += len(msgspec.json.encode(value)) - 2 if spelled else _size_of(record)  # between the quotes
+            if size > GET_BYTES_MAX:
+                raise codes.BULK_GET_TOO_LARGE.error(limit=GET_BYTES_MAX)
+            metadata = msgspec.Raw(record.metadata) if record.metadata else _NULL
+            found[name] = Found(value, metadata, record.expires_at)
+    return found, size
 
 
 def hold(response: web.Response, call: Call, size: int) -> web.Response:
@@ -191,32 +208,25 @@ def hold(response: web.Response, call: Call, size: int) -> web.Response:
     return response
 
 
-def _find(call: Call, namespace: bytes, name: str, type_: str, left: int) -> tuple[Found | None, int]:
-    """Return what one key has now, and its size."""
-    backend = call.backend
-    record = backend.store.get(namespace, check_key(_nonempty(name), backend.limits))
-    if record is None or 0 < record.expires_at <= backend.now_s():
-        return None, 0
-    size = Manifest.unpack(record.value).size if record.large else len(record.value)
-    if size > left:
-        raise codes.BULK_GET_TOO_LARGE.error(limit=GET_BYTES_MAX)
+def _size_of(record: StoredRecord) -> int:
+    return Manifest.unpack(record.value).size if record.large else len(record.value)
+
+
+def _read(backend: Backend, record: StoredRecord, type_: str) -> str | msgspec.Raw:
+    """Return a value as it is put into the answer.
+
+    Raises:
+        RequestError: it isn't of this type.
+    """
     data = read_whole(backend, record.value) if record.large else record.value
-    value: Any
     try:
-        if type_ == "json":
-            data.decode("utf-8")
-            msgspec.json.decode(data)
-            value = msgspec.Raw(data)
-        else:
-            text = msgspec.json.encode(data.decode("utf-8"))
-            value = msgspec.Raw(text)
-            size = len(text) - 2  # between the quotes
+        text = data.decode("utf-8")
+        if type_ == "text":
+            return text
+        msgspec.json.decode(data)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         raise codes.BULK_GET_NOT_TEXT.error(type=type_) from None
-    if size > left:  # as it is spelled
-        raise codes.BULK_GET_TOO_LARGE.error(limit=GET_BYTES_MAX)
-    metadata = msgspec.Raw(record.metadata) if record.metadata else _NULL
-    return Found(value, metadata, record.expires_at), size
+    return msgspec.Raw(data)
 
 
 def _describe(found: Found) -> dict[str, Any]:

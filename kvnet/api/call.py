@@ -12,6 +12,7 @@ from aiohttp import web
 
 from kvnet.api import codes, envelope
 from kvnet.api.backend import Backend
+from kvnet.api.conditions import entity_tag
 from kvnet.api.query import Query
 from kvnet.api.routes import Place, decode_key
 from kvnet.api.validation import check_key, check_namespace_id
@@ -100,7 +101,7 @@ def id_of_request(request_id: bytes, now_s: float, person: bytes) -> bytes:
 
 
 def version_headers(version: Version) -> dict[str, str]:
-    return {"KV-Version": str(version), "ETag": f'"{version}"'}
+    return {"KV-Version": str(version), "ETag": entity_tag(version)}
 
 
 @dataclass(frozen=True, slots=True)

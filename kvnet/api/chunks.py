@@ -8,27 +8,31 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
 from kvnet.api.backend import Backend
-from kvnet.core.manifest import Manifest
+from kvnet.core.manifest import CHUNK_BYTES, Manifest
 from kvnet.errors import StorageDamaged, StorageError
 
 
 class ChunkedValue(Payload):
     """The value that a manifest tells of. Its chunks stay here for an hour, whatever is written meanwhile."""
 
-    def __init__(self, backend: Backend, packed: bytes) -> None:
+    def __init__(self, backend: Backend, packed: bytes, first: int, end: int) -> None:
         """Begin before anything is sent: a value that isn't whole here is an error, not a short answer.
+
+        What is sent is its bytes from `first` up to `end`.
 
         Raises:
             StorageDamaged: a chunk isn't here.
         """
         manifest = Manifest.unpack(packed)
-        missing = backend.store.lacking_chunks(manifest.chunks)
+        chunks = manifest.chunks[first // CHUNK_BYTES : -(-end // CHUNK_BYTES)]
+        missing = backend.store.lacking_chunks(chunks)
         if missing:
             raise _gone(missing[0])
         super().__init__(manifest)
         self._backend = backend
-        self._size = manifest.size
-        self._chunks = manifest.chunks
+        self._size = end - first
+        self._chunks = chunks
+        self._skipped = first % CHUNK_BYTES
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Send it all.
@@ -36,6 +40,7 @@ class ChunkedValue(Payload):
         Raises:
             ConnectionAbortedError: a chunk can't be read any more; the client sees its answer end early.
         """
+        skipped, left = self._skipped, self._size or 0
         for name in self._chunks:
             try:
                 data = self._backend.store.chunk(name)
@@ -46,6 +51,8 @@ class ChunkedValue(Payload):
                 raise ConnectionAbortedError(str(damage)) from damage
             except StorageError as error:
                 raise ConnectionAbortedError(str(error)) from error
+            data = data[skipped : skipped + left]
+            skipped, left = 0, left - len(data)
             await writer.write(data)
             await asyncio.sleep(0)  # a client that takes everything at once must not keep the others waiting
 

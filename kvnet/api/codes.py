@@ -99,6 +99,7 @@ KEY_NOT_ALLOWED: Final = Problem(400, 10001, "key name not allowed")
 KEY_TOO_LONG: Final = Problem(414, 10001, "UTF-8 encoded length of {length} exceeds key length limit of {limit}.")
 VALUE_TOO_LARGE: Final = Problem(413, 10001, "Value length of {length} exceeds limit of {limit}.")
 VALUE_MISSING: Final = Problem(400, 10001, "Missing value field")
+RANGE_UNSATISFIABLE: Final = Problem(416, 10001, "Range: it begins behind the value's {size} bytes")
 METADATA_INVALID: Final = Problem(400, 10001, "metadata must be valid json")
 METADATA_TOO_LARGE: Final = Problem(413, 10001, "Metadata length of {length} exceeds limit of {limit}.")
 MULTIPART_INVALID: Final = Problem(400, 10001, "The multipart body can't be read: {what}")
@@ -172,13 +173,16 @@ BODY_TOO_SLOW: Final = Problem(
 INTERNAL: Final = Problem(500, 20000, "Internal error: the log of node {name} says more")
 NOT_READY: Final = Problem(503, 20001, "{name} isn't ready: its replica is still being filled; ask another PoP")
 TOO_STALE: Final = Problem(
-    503, 20002, "{name} may be {staleness_ms} ms behind, more than the {allowed_ms} ms asked for; ask another PoP"
+    503,
+    20002,
+    "{name} may be {staleness_ms} ms behind, more than the {allowed_ms} ms asked for; "
+    "asked in its place: {asked}; ask another PoP",
 )
 STILL_BEHIND: Final = Problem(
     504,
     20003,
     "{name} stands at {position} and did not reach {wanted} within {timeout_ms} ms; "
-    "ask another PoP, or wait longer with KV-Wait-Timeout-Ms",
+    "asked in its place: {asked}; ask another PoP, or wait longer with KV-Wait-Timeout-Ms",
 )
 
 SPOOL_FULL: Final = Problem(

@@ -32,13 +32,17 @@ def success(
     return web.Response(body=_encode(document), headers=JSON_HEADERS)
 
 
-def failure(error: RequestError) -> web.Response:
+def failed(error: RequestError) -> bytes:
+    """Return the body of an answer that is an error."""
     entry: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.code in codes.CHAINS:
         entry["error_chain"] = codes.CHAINS[error.code]
     errors = [entry, *codes.COMPANIONS.get(error.code, [])]
-    document = {"success": False, "errors": errors, "messages": [], "result": None}
-    response = web.Response(status=error.status, body=_encode(document), headers={**JSON_HEADERS, **error.headers})
+    return _encode({"success": False, "errors": errors, "messages": [], "result": None})
+
+
+def failure(error: RequestError) -> web.Response:
+    response = web.Response(status=error.status, body=failed(error), headers={**JSON_HEADERS, **error.headers})
     if error.status in RETRY_LATER:
         response.headers.setdefault("Retry-After", "1")
     return response

@@ -166,6 +166,10 @@ EXPLANATIONS: Final[Mapping[Problem, Explanation]] = {
         "Split it, or run the network with `--limits workers-kv`, which allows 25 MiB.",
     ),
     codes.VALUE_MISSING: Explanation("The form has no part named `value`.", "Send one; it may be empty."),
+    codes.RANGE_UNSATISFIABLE: Explanation(
+        "The part asked for lies behind the value's end, as of another version of it perhaps.",
+        "Content-Range says how long the value is; If-Range gives the whole of one that has changed.",
+    ),
     codes.METADATA_INVALID: Explanation(
         "The metadata isn't JSON; an empty part isn't either.", 'Send JSON text: a string with its quotes, `"…"`.'
     ),

@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from kvnet.api import codes
 from kvnet.api.backend import Backend
 from kvnet.api.query import read_integer
 from kvnet.core.catalog import Scope
 from kvnet.core.versions import Version
+from kvnet.errors import RequestError
 
 STALENESS_STEP_MS: Final = 500
 """Staleness is told in these steps, upwards: it stays an upper bound, and answers repeat between beacons."""
 WAIT_MS_DEFAULT: Final = 1000
+"""Long enough for the next beacon, which comes each half second."""
 WAIT_MS_MAX: Final = 30_000
+AT_LEAST: Final = "KV-At-Least"
+MAX_STALENESS: Final = "KV-Max-Staleness-Ms"
+WAIT_TIMEOUT: Final = "KV-Wait-Timeout-Ms"
+
+
+class Wanted(NamedTuple):
+    """How new a view a request asks for; None where it doesn't mind."""
+
+    at_least: Version | None
+    staleness_ms: int | None
+    timeout_ms: int
+    """How long this replica may take to become so."""
+
+
+class Shortfall(NamedTuple):
+    """What a request asks for and this replica isn't."""
+
+    wanted: Wanted
+    behind: bool
+    """The version isn't there; otherwise the view may be too old."""
+
+    def refusal(self, backend: Backend, *, asked: str = "nobody") -> RequestError:
+        """Return the error; `asked` tells who else was asked for an answer."""
+        wanted = self.wanted
+        if self.behind:
+            return codes.STILL_BEHIND.error(
+                name=backend.name,
+                position=backend.store.position.version,
+                wanted=wanted.at_least,
+                timeout_ms=wanted.timeout_ms,
+                asked=asked,
+            )
+        staleness_ms = backend.staleness_ms()
+        shown_ms = math.ceil(staleness_ms) if math.isfinite(staleness_ms) else "any number of"
+        return codes.TOO_STALE.error(
+            name=backend.name, staleness_ms=shown_ms, allowed_ms=wanted.staleness_ms, asked=asked
+        )
 
 
 def freshness_headers(backend: Backend) -> dict[str, str]:
@@ -27,30 +67,40 @@ def freshness_headers(backend: Backend) -> dict[str, str]:
     return headers
 
 
-async def meet_freshness(headers: Mapping[str, str], scope: Scope, backend: Backend) -> None:
+async def meet_freshness(headers: Mapping[str, str], scope: Scope, backend: Backend) -> Shortfall | None:
     """Wait until this replica is as new as the request asks: `KV-At-Least`, and for reads `KV-Max-Staleness-Ms`.
 
+    Return what it lacks when the time is over, None if that is nothing.
+
     Raises:
-        RequestError: it isn't and didn't become so in time, or a header can't be read.
+        RequestError: a header can't be read.
     """
-    at_least = headers.get("KV-At-Least")
-    if at_least is not None:
+    if AT_LEAST not in headers and MAX_STALENESS not in headers:
+        return None
+    wanted = _read_wanted(headers, scope)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    if wanted.at_least is not None and not await backend.wait_for(wanted.at_least, wanted.timeout_ms):
+        return Shortfall(wanted, behind=True)
+    if wanted.staleness_ms is not None:
+        left_ms = max(0.0, wanted.timeout_ms - (loop.time() - began) * 1000)
+        if not await backend.wait_until_fresh(wanted.staleness_ms, left_ms):
+            return Shortfall(wanted, behind=False)
+    return None
+
+
+def _read_wanted(headers: Mapping[str, str], scope: Scope) -> Wanted:
+    at_least = allowed_ms = None
+    if AT_LEAST in headers:
         try:
-            wanted = Version.parse(at_least)
+            at_least = Version.parse(headers[AT_LEAST])
         except ValueError:
             what = "must be <epoch>-<seq>, for example 1-42"
-            raise codes.HEADER_INVALID.error(name="KV-At-Least", what=what) from None
-        timeout_ms = _milliseconds(headers, "KV-Wait-Timeout-Ms", WAIT_MS_DEFAULT, WAIT_MS_MAX)
-        if not await backend.wait_for(wanted, timeout_ms):
-            raise codes.STILL_BEHIND.error(
-                name=backend.name, position=backend.store.position.version, wanted=wanted, timeout_ms=timeout_ms
-            )
-    if scope is Scope.READ and "KV-Max-Staleness-Ms" in headers:
-        allowed_ms = _milliseconds(headers, "KV-Max-Staleness-Ms", 0, None)
-        staleness_ms = backend.staleness_ms()
-        if staleness_ms > allowed_ms:
-            shown_ms = math.ceil(staleness_ms) if math.isfinite(staleness_ms) else "any number of"
-            raise codes.TOO_STALE.error(name=backend.name, staleness_ms=shown_ms, allowed_ms=allowed_ms)
+            raise codes.HEADER_INVALID.error(name=AT_LEAST, what=what) from None
+    if scope is Scope.READ and MAX_STALENESS in headers:
+        allowed_ms = _milliseconds(headers, MAX_STALENESS, 0, None)
+    timeout_ms = _milliseconds(headers, WAIT_TIMEOUT, WAIT_MS_DEFAULT, WAIT_MS_MAX)
+    return Wanted(at_least, allowed_ms, timeout_ms)
 
 
 def _milliseconds(headers: Mapping[str, str], name: str, default: int, most: int | None) -> int:

@@ -41,6 +41,7 @@ _TEXTS: Final = {
     408: "Nothing of the body came",
     413: "Too large",
     414: "Too long",
+    416: "No such part",
     417: "An expectation that can't be met",
     429: "Too early",
     431: "A header is too large",
@@ -117,6 +118,10 @@ def _path_item(resource: Resource, limits: Limits) -> dict[str, Any]:
 
 def _operation(resource: Resource, method: str, scope: Scope, description: Description) -> dict[str, Any]:
     parameters = [*description.query, *_request_headers(resource, method, scope)]
+    if description.conditional:
+        parameters.append(schemas.IF_NONE_MATCH)
+    if description.partial:
+        parameters += [schemas.RANGE, schemas.IF_RANGE]
     operation: dict[str, Any] = {
         "operationId": description.id,
         "summary": description.summary,
@@ -140,6 +145,12 @@ def _operation(resource: Resource, method: str, scope: Scope, description: Descr
     operation["responses"] = {
         "200": {"description": description.summary, "headers": headers, "content": content}
     } | _failures(problems_of(resource, method, scope, description))
+    if description.partial:
+        some = {"description": "The part asked for", "content": content}
+        operation["responses"]["206"] = some | {"headers": headers | {"Content-Range": schemas.CONTENT_RANGE}}
+    if description.conditional:
+        known = {"description": "The client has it already", "headers": {"ETag": schemas.ETAG}}
+        operation["responses"]["304"] = known
     return operation
 
 

@@ -65,6 +65,10 @@ class Description:
     result_info: Schema | None = None
     plain: Mapping[str, Schema] | None = None
     """By content type: an answer without an envelope."""
+    conditional: bool = False
+    """Whether a client that has this version already is told so alone."""
+    partial: bool = False
+    """Whether a part of it may be asked for."""
     headers: Mapping[str, Schema] = field(default_factory=dict)
     """Of the answer."""
     problems: Problems = ()
@@ -279,7 +283,9 @@ def _of_pairs(limits: Limits) -> dict[Place, Description]:
             summary="The value's bytes",
             plain={BYTES: {"type": "string", "format": "binary"}},
             headers=_READ | {"expiration": schemas.EXPIRATION},
-            problems=problems.PAIR,
+            conditional=True,
+            partial=True,
+            problems=problems.VALUE_READ,
         ),
         (Resource.VALUE, "PUT"): Description(
             id="putValue",
@@ -304,6 +310,7 @@ def _of_pairs(limits: Limits) -> dict[Place, Description]:
             summary="The pair's metadata, or null",
             result=schemas.ANY,
             headers=_READ,
+            conditional=True,
             problems=problems.PAIR,
         ),
     }

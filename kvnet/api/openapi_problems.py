@@ -52,6 +52,7 @@ KEY: Final[Problems] = (
 )
 _KEY_IN_PATH: Final[Problems] = (*KEY, codes.KEY_EMPTY)
 PAIR: Final[Problems] = (codes.KEY_NOT_FOUND,)
+VALUE_READ: Final[Problems] = (codes.RANGE_UNSATISFIABLE, *PAIR)
 BODY: Final[Problems] = (
     codes.BODY_BROKEN,
     codes.BODY_TOO_SLOW,

@@ -187,6 +187,9 @@ WAIT_TIMEOUT: Final = request_header(
     MILLISECONDS | {"maximum": 30_000, "default": 1000},
     "How long KV-At-Least waits.",
 )
+IF_NONE_MATCH: Final = request_header("If-None-Match", {"type": "string"}, "An ETag; then 304 if it is still so.")
+RANGE: Final = request_header("Range", {"type": "string"}, "One range of bytes, such as `bytes=0-999`; then 206.")
+IF_RANGE: Final = request_header("If-Range", {"type": "string"}, "An ETag: of another version send all.")
 MAX_STALENESS: Final = request_header(
     "KV-Max-Staleness-Ms", MILLISECONDS, "Refuse to read from a replica that may be staler."
 )
@@ -206,6 +209,7 @@ PENDING: Final = answer_header({"const": "1"}, "The write is durable, but this r
 RECORD_VERSION: Final = answer_header(VERSION, "The record's version.", always=True)
 WRITE_VERSION: Final = answer_header(VERSION, "The write's version.", always=True)
 LAST_VERSION: Final = answer_header(VERSION, "The version of the last write; absent if there was none.")
+CONTENT_RANGE: Final = answer_header({"type": "string"}, "Which bytes of how many.", always=True)
 ETAG: Final = answer_header({"type": "string"}, "The version, in quotes.")
 EXPIRATION: Final = answer_header(UNIX_SECONDS, "When the pair expires; absent if never.")
 RETRY_AFTER: Final = answer_header({"type": "integer", "minimum": 1}, "Seconds to wait.", always=True)

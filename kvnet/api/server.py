@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import StreamWriter
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
+from multidict import CIMultiDict
 
 from kvnet.api import codes, envelope
 from kvnet.api.service import HttpService
@@ -26,10 +28,42 @@ LINGER_S_MAX: Final = 5
 _log = logging.getLogger(__name__)
 
 
-class _Connection(web.RequestHandler):
+class _Writer(StreamWriter):
+    """Writes answers without Date and Server: nothing here depends on them, and no answer is shorter for them."""
+
+    async def write_headers(self, status_line: str, headers: CIMultiDict[str]) -> None:
+        headers.popall("Date", None)
+        headers.popall("Server", None)
+        await super().write_headers(status_line, headers)
+
+
+class Connection(web.RequestHandler):
     """One client's connection."""
 
-    __slots__ = ()
+    __slots__ = ("_timed",)
+
+    def __init__(self, manager: web.Server, *, timed: bool, **settings: Any) -> None:
+        """A `timed` connection ends by itself when nothing comes; of another one somebody else takes care."""
+        super().__init__(manager, **settings)
+        self._timed = timed
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that came was answered, and the next request is waited for."""
+        return self._waiter is not None and not self._waiter.done() and not self._messages
+
+    def become_timed(self) -> None:
+        """From here on it ends itself."""
+        self._timed = True
+        if self._keepalive_handle is None:
+            self._next_keepalive_close_time = self._loop.time() + IDLE_S_MAX
+            self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+
+    def _process_keepalive(self) -> None:
+        if self._timed:
+            super()._process_keepalive()
+            return
+        self._keepalive_handle = None
 
     def handle_error(
         self,
@@ -73,17 +107,21 @@ class HttpServer(web.Server):
         super().__init__(service.handle, request_factory=self._request, **self._settings)
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._settings)
+        return self.connection(timed=True)
+
+    def connection(self, *, timed: bool) -> Connection:
+        """Return a protocol for one connection; a `timed` one ends itself when nothing comes."""
+        return Connection(self, timed=timed, loop=self._loop, **self._settings)
 
     def _request(
         self,
         message: RawRequestMessage,
         payload: StreamReader,
         connection: web.RequestHandler,
-        writer: AbstractStreamWriter,
+        _: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
         """Return the request; one of a version that nobody speaks counts as 1.0, and so does its answer."""
         if message.version not in {HttpVersion10, HttpVersion11}:
             message = message._replace(version=HttpVersion10)
-        return web.BaseRequest(message, payload, connection, writer, task, self._loop)
+        return web.BaseRequest(message, payload, connection, _Writer(connection, self._loop), task, self._loop)

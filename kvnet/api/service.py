@@ -7,16 +7,17 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from kvnet.api import binding, codes, envelope, node, openapi
+from kvnet.api import binding, codes, envelope, node, openapi, relaying
 from kvnet.api.auth import identify, require, require_everywhere
 from kvnet.api.backend import Backend
 from kvnet.api.call import Call
+from kvnet.api.encoding import shorten
 from kvnet.api.endpoints import find_endpoint
 from kvnet.api.freshness import freshness_headers, meet_freshness
 from kvnet.api.query import Query
 from kvnet.api.routes import API_PREFIX, OF_NODE, Place, Target, find_place, split_target
 from kvnet.api.validation import check_namespace_id
-from kvnet.core.catalog import Token
+from kvnet.core.catalog import Scope, Token
 from kvnet.errors import RequestError, StorageDamaged
 
 _DOCUMENT_PATHS = frozenset({openapi.PATH, API_PREFIX + openapi.PATH})
@@ -50,6 +51,21 @@ class HttpService:
                 response = await self._answer(request, target)
         except Exception as error:  # noqa: BLE001 - the last place where a bug can still become an answer
             response = self._failure(request, error)
+        response.headers.setdefault("KV-Pop", self._backend.pop)
+        return response
+
+    async def answer_peer(self, request: web.BaseRequest, question: bytes) -> web.Response:
+        """Answer a read for another node, which has seen to it who may ask. `request` is that node's.
+
+        What it answers tells a position; an answer without one, or a status from 500 on, says: ask another node.
+
+        Raises:
+            RequestError: the question can't be read.
+        """
+        if self._backend.store.cluster is None:
+            raise codes.NOT_READY.error(name=self._backend.name)
+        asked, token = relaying.read_question(request, question)
+        response = await self._answer_as(token, asked, split_target(asked.raw_path), relays=False)
         response.headers["KV-Pop"] = self._backend.pop
         return response
 
@@ -70,16 +86,26 @@ class HttpService:
         if backend.store.cluster is None:  # then there are no tokens either
             raise codes.NOT_READY.error(name=backend.name)
         token = identify(request.headers, backend.store.tokens, backend.now_s)
+        return await self._answer_as(token, request, target, relays=True)
+
+    async def _answer_as(
+        self, token: Token, request: web.BaseRequest, target: Target, *, relays: bool
+    ) -> web.Response:
         try:
-            response = await self._answer_known(request, target, token)
+            response = await self._answer_known(request, target, token, relays=relays)
         except RequestError as error:
             response = _refusal(request, error)
             self._close_unread(request, response)
+        if relaying.RELAYED_BY in response.headers:
+            return response
         # Nothing was awaited since an endpoint read the store: this is the position it read at.
-        response.headers.update(freshness_headers(backend))
+        response.headers.update(freshness_headers(self._backend))
+        await shorten(request, response)
         return response
 
-    async def _answer_known(self, request: web.BaseRequest, target: Target, token: Token) -> web.Response:
+    async def _answer_known(
+        self, request: web.BaseRequest, target: Target, token: Token, *, relays: bool
+    ) -> web.Response:
         if binding.HEADER in request.headers:
             place, endpoint = binding.find(request.headers, request.method, target.path)
         else:
@@ -91,7 +117,11 @@ class HttpService:
         if place.resource not in OF_NODE:
             if not self._backend.ready():
                 raise codes.NOT_READY.error(name=self._backend.name)
-            await meet_freshness(request.headers, endpoint.scope, self._backend)
+            shortfall = await meet_freshness(request.headers, endpoint.scope, self._backend)
+            if shortfall is not None:
+                if relays and endpoint.scope is Scope.READ and place.resource in relaying.READS:
+                    return await relaying.relay(request, token, shortfall, self._backend)
+                raise shortfall.refusal(self._backend)
         return await endpoint.answer(Call(request, self._backend, token, place, Query(target.query)))
 
     def _check_account(self, place: Place) -> None:

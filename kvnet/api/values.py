@@ -14,7 +14,9 @@ from kvnet.api import codes, envelope
 from kvnet.api.bodies import FORM_OVERHEAD_BYTES, find_parts, form_boundary, read_large_body, read_value
 from kvnet.api.call import Call, version_headers
 from kvnet.api.chunks import ChunkedValue
+from kvnet.api.conditions import is_known, wanted_part
 from kvnet.api.validation import check_expiry, check_metadata
+from kvnet.core.manifest import Manifest
 from kvnet.core.operations import DeleteValue, PutLargeValue, PutValue
 from kvnet.core.pieces import LargeValue, take_apart
 from kvnet.limits import Limits
@@ -37,14 +39,32 @@ async def get_value(call: Call) -> web.Response:
 
 
 def answer_value(call: Call, record: StoredRecord) -> web.Response:
-    """Return the value's bytes as an answer, a large one's chunk by chunk."""
-    headers = {"Content-Type": "application/octet-stream", **version_headers(record.version)}
-    body = ChunkedValue(call.backend, record.value) if record.large else record.value
-    return web.Response(body=body, headers=headers)
+    """Return the value's bytes as an answer, a large one's chunk by chunk; or the part that is asked for.
+
+    Raises:
+        RequestError: there is no such part.
+    """
+    asked, version = call.request.headers, record.version
+    if is_known(asked, version):
+        return web.Response(status=304, headers=version_headers(version))
+    headers = {"Content-Type": "application/octet-stream", **version_headers(version)}
+    size = Manifest.unpack(record.value).size if record.large else len(record.value)
+    part = wanted_part(asked, version, size) if call.request.method == "GET" else None
+    if part is None:
+        if record.large:
+            headers["Accept-Ranges"] = "bytes"
+        first, end = 0, size
+    else:
+        first, end = part.first, part.last + 1
+        headers["Content-Range"] = f"bytes {first}-{part.last}/{size}"
+    body = ChunkedValue(call.backend, record.value, first, end) if record.large else record.value[first:end]
+    return web.Response(status=200 if part is None else 206, body=body, headers=headers)
 
 
 async def get_metadata(call: Call) -> web.Response:
     record = find_record(call)
+    if is_known(call.request.headers, record.version):
+        return web.Response(status=304, headers=version_headers(record.version))
     response = envelope.success(msgspec.Raw(record.metadata) if record.metadata else _NULL)
     response.headers.update(version_headers(record.version))
     return response

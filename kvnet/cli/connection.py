@@ -67,10 +67,12 @@ def checked_key(text: str) -> str:
     """Return `text` if it can be a key.
 
     Raises:
-        ConfigError: it is empty, for which the API has no word, or not UTF-8.
+        ConfigError: it is empty, for which the API has no word, or not allowed, or not UTF-8.
     """
     if not text:
         raise ConfigError("the key is empty: write at least one character")
+    if text in {".", ".."}:
+        raise ConfigError(f"the key {text!r} is not allowed: give it another name")
     return checked_text(text, "key")
 
 

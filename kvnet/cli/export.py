@@ -24,7 +24,7 @@ from kvnet.cli.options import DATA_DEFAULT, DataOption
 from kvnet.cli.outfile import whole_file
 from kvnet.cli.pairs import write_pair
 from kvnet.cli.tally import Counter, plural
-from kvnet.client import FoundPair, Namespace, Value
+from kvnet.client import Namespace, Value
 from kvnet.errors import RequestError
 
 AT_ONCE_MAX: Final = 4
@@ -36,8 +36,7 @@ NOT_AT_ONCE: Final = 10029
 BYTES_AT_ONCE: Final = 64 * 1024 * 1024
 """The memory that values on their way may take; with large values fewer are on their way."""
 
-
-Pair = FoundPair | Value
+Found = Value[str] | Value[bytes]
 
 
 def export(
@@ -79,7 +78,7 @@ async def _export(source: Namespace, prefix: str, file: BinaryIO, at_once: int) 
     gone = 0
     with Counter("exported", "pairs") as written:
         async for key, found in _pairs(source, prefix, at_once):
-            if found is None:
+            if found.value is None:
                 gone += 1
                 continue
             file.write(write_pair(key, found))
@@ -87,19 +86,19 @@ async def _export(source: Namespace, prefix: str, file: BinaryIO, at_once: int) 
     return written.count, gone
 
 
-async def _pairs(source: Namespace, prefix: str, at_once: int) -> AsyncIterator[tuple[str, Pair | None]]:
+async def _pairs(source: Namespace, prefix: str, at_once: int) -> AsyncIterator[tuple[str, Found]]:
     """Yield key and pair in the order of the keys; `at_once` groups of them are asked for ahead."""
-    waiting: deque[tuple[list[str], asyncio.Task[dict[str, Pair | None]]]] = deque()
+    waiting: deque[tuple[list[str], asyncio.Task[dict[str, Found]]]] = deque()
     group: list[str] = []
 
-    async def oldest() -> list[tuple[str, Pair | None]]:
+    async def oldest() -> list[tuple[str, Found]]:
         keys, task = waiting[0]
         found = await task
         waiting.popleft()
         return [(key, found[key]) for key in keys]
 
     try:
-        async for listed in source.list(prefix=prefix):
+        async for listed in source.keys(prefix=prefix):
             group.append(listed.name)
             if len(group) < GROUP_KEYS:
                 continue
@@ -119,12 +118,12 @@ async def _pairs(source: Namespace, prefix: str, at_once: int) -> AsyncIterator[
         await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
 
 
-async def _read(source: Namespace, keys: list[str]) -> dict[str, Pair | None]:
+async def _read(source: Namespace, keys: list[str]) -> dict[str, Found]:
     """Return these pairs: by one request, or if that can't be, of half as many at a time."""
     if len(keys) == 1:
-        return {keys[0]: await source.get_with_metadata(keys[0])}
+        return {keys[0]: await source.get_with_metadata(keys[0], "bytes")}
     try:
-        return dict(await source.get_many(keys))
+        return dict(await source.get_with_metadata(keys))
     except RequestError as error:
         if error.code != NOT_AT_ONCE:
             raise

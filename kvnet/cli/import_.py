@@ -223,7 +223,11 @@ class _Import:
         """Store these, one by one if they are refused together: then that one is told, and the others stored."""
         new = [
             NewPair(
-                key=pair.key, value=pair.value, ttl=pair.ttl, expiration=pair.expiration, metadata=pair.metadata
+                key=pair.key,
+                value=pair.value,
+                expiration_ttl=pair.ttl,
+                expiration=pair.expiration,
+                metadata=pair.metadata,
             )
             for pair in batch
         ]

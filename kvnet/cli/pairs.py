@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from kvnet.client import FoundPair, Value
+from kvnet.client import Value
 from kvnet.client.wire import spelled
 from kvnet.errors import ConfigError
 from kvnet.limits import Limits
@@ -59,9 +59,11 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
 _DECODER: Final = msgspec.json.Decoder(_Line)
 
 
-def write_pair(key: str, found: FoundPair | Value) -> bytes:
+def write_pair(key: str, found: Value[str] | Value[bytes]) -> bytes:
     """Return the line of a pair, with its end."""
-    line: dict[str, Any] = {"key": key, **spelled(found.value)}
+    value = found.value
+    assert value is not None, "a pair that isn't there"
+    line: dict[str, Any] = {"key": key, **spelled(value.encode() if isinstance(value, str) else value)}
     if found.metadata_json != b"null":
         line["metadata"] = msgspec.Raw(found.metadata_json)
     if found.expires_at is not None:

@@ -50,7 +50,9 @@ def put(
     async def run() -> Version:
         async with open_network(data, near, pop) as net:
             target = net.namespace(checked_text(namespace, "namespace"))
-            return await target.put(checked_key(key), content, ttl=ttl, expiration=expiration, metadata=described)
+            return await target.put(
+                checked_key(key), content, expiration_ttl=ttl, expiration=expiration, metadata=described
+            )
 
     _print_version(asyncio.run(run()), json_=json_)
 
@@ -69,23 +71,24 @@ def get(
     """Write a value's bytes to standard output, as the nearest PoP has them. Exit code 4: it has none."""
     version = None if at_least is None else _version(at_least)
 
-    async def run() -> bytes | Value | None:
+    async def run() -> Value[bytes] | bytes | None:
         async with open_network(data, near, pop) as net:
             source = net.namespace(checked_text(namespace, "namespace"))
             wanted = checked_key(key)
             if json_:
-                return await source.get_with_metadata(wanted, at_least=version)
-            return await source.get(wanted, at_least=version)
+                return await source.get_with_metadata(wanted, "bytes", at_least=version)
+            return await source.get(wanted, "bytes", at_least=version)
 
-    match asyncio.run(run()):
-        case None:
-            typer.echo(f"kvnet: there is no key {key!r} in {namespace!r} at the PoP that was asked", err=True)
-            raise typer.Exit(KEY_NOT_FOUND_EXIT)
-        case Value() as found:
-            print_json(_described(key, found))
-        case bytes() as content:
-            sys.stdout.buffer.write(content)
-            sys.stdout.buffer.flush()
+    found = asyncio.run(run())
+    content = found.value if isinstance(found, Value) else found
+    if content is None:
+        typer.echo(f"kvnet: there is no key {key!r} in {namespace!r} at the PoP that was asked", err=True)
+        raise typer.Exit(KEY_NOT_FOUND_EXIT)
+    if isinstance(found, Value):
+        print_json(_described(key, content, found))
+    else:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
 
 
 def delete(
@@ -120,7 +123,7 @@ def list_keys(
         keys = []
         async with open_network(data, near, pop) as net:
             source = net.namespace(checked_text(namespace, "namespace"))
-            async for listed in source.list(prefix=checked_text(prefix, "prefix"), limit=limit):
+            async for listed in source.keys(prefix=checked_text(prefix, "prefix"), limit=limit):
                 if json_:
                     keys.append(listed)
                 else:
@@ -176,12 +179,12 @@ def _print_version(version: Version, *, json_: bool) -> None:
         typer.echo(str(version))
 
 
-def _described(key: str, found: Value) -> dict[str, Any]:
+def _described(key: str, content: bytes, found: Value[bytes]) -> dict[str, Any]:
     """Return what `get --json` prints; a value that isn't text is in base64 under another name."""
     try:
-        value = {"value": found.value.decode()}
+        value = {"value": content.decode()}
     except UnicodeDecodeError:
-        value = {"value_base64": base64.b64encode(found.value).decode()}
+        value = {"value_base64": base64.b64encode(content).decode()}
     return {
         "key": key,
         **value,
@@ -195,5 +198,5 @@ def _described(key: str, found: Value) -> dict[str, Any]:
 
 def _listed(listed: ListedKey) -> dict[str, Any]:
     """Return a key as the API lists it: what isn't set is left out."""
-    more = {"expiration": listed.expires_at, "metadata": listed.metadata}
+    more = {"expiration": listed.expiration, "metadata": listed.metadata}
     return {"name": listed.name} | {name: value for name, value in more.items() if value is not None}

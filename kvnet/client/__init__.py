@@ -2,7 +2,7 @@
 
     async with kvnet.connect(data=".kvnet", near="Tokyo") as net:
         settings = net.namespace("settings")
-        version = await settings.put("theme", b"dark")
+        version = await settings.put("theme", "dark")
         value = await settings.get("theme")
 
 Here lives the choice of an edge, the fail-over between edges, and namespaces as objects. It speaks the REST API
@@ -11,18 +11,25 @@ that any other client of Workers KV speaks, and needs nothing of a node but its 
 
 from __future__ import annotations
 
-from kvnet.client.answers import FoundPair, ListedKey, NamespaceInfo, NewPair, TokenInfo, Value
+from kvnet.client.answers import NamespaceInfo, NewPair, TokenInfo
+from kvnet.client.contents import ValueStream
 from kvnet.client.namespace import Namespace
 from kvnet.client.network import Network, connect
+from kvnet.client.sync import SyncNamespace, SyncNetwork, connect_sync
+from kvnet.values import KeyPage, ListedKey, Value
 
 __all__ = [
-    "FoundPair",
+    "KeyPage",
     "ListedKey",
     "Namespace",
     "NamespaceInfo",
     "Network",
     "NewPair",
+    "SyncNamespace",
+    "SyncNetwork",
     "TokenInfo",
     "Value",
+    "ValueStream",
     "connect",
+    "connect_sync",
 ]

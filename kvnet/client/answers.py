@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import aiohttp
 import msgspec
 
+from kvnet import values
 from kvnet.client.directory import Edge
 from kvnet.core.versions import Version
 from kvnet.errors import RequestError
+from kvnet.values import Value
 
 KEY_NOT_FOUND: Final = 10009
-NAMESPACE_NOT_FOUND: Final = 10013
+NAMESPACE_NOT_FOUND: Final = values.NAMESPACE_NOT_FOUND
 NOT_AN_ANSWER: Final = 10001
 """Our code for an answer that no edge gives: something else listens at the address."""
 
@@ -26,63 +29,17 @@ class _Spelled(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Value:
-    """A stored pair as one PoP had it."""
-
-    value: bytes
-    metadata: Any
-    """Any JSON value; None for none."""
-    metadata_json: bytes = field(default=b"null", compare=False, repr=False)
-    """The same as the network spells it; Python's numbers may be rounded."""
-    expires_at: int | None
-    """Unix seconds; None for never."""
-    version: Version
-    """Of the write that stored it; a token that any PoP can wait for (`at_least`)."""
-    pop: str
-    """Code of the PoP that answered."""
-    staleness_ms: int | None
-    """Upper bound on the age of that PoP's view; None when it has none yet."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundPair:
-    """A stored pair as one PoP had it, among others that were asked for at once."""
-
-    value: bytes
-    metadata_json: bytes
-    """As the network spells it; `null` for none."""
-    expires_at: int | None
-    """Unix seconds; None for never."""
-
-    @property
-    def metadata(self) -> Any:
-        """Any JSON value; None for none."""
-        return json.loads(self.metadata_json)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NewPair:
     """A pair that is to be stored, among others."""
 
     key: str
     value: bytes
-    ttl: int | None = None
+    expiration_ttl: int | None = None
     """Seconds; wins over `expiration`."""
     expiration: int | None = None
     """Unix seconds; neither means for ever."""
     metadata: Any = None
     """Any JSON value, or `msgspec.Raw` of one that is to be spelled so; None for none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedKey:
-    """One key of a listing."""
-
-    name: str
-    metadata: Any
-    """Any JSON value; None for none."""
-    expires_at: int | None
-    """Unix seconds; None for never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +93,8 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    response: aiohttp.ClientResponse | None = field(default=None, repr=False)
+    """Of which the body is still to be read; None when it is."""
 
     @property
     def version(self) -> Version:
@@ -183,8 +142,8 @@ class Answer:
         self.envelope()
         return bytes(msgspec.json.decode(self.body, type=_Spelled).result)
 
-    def found_pairs(self) -> dict[str, FoundPair | None]:
-        """Return what a bulk get with metadata has found.
+    def found(self, convert: Callable[[str], Any]) -> dict[str, Value[Any]]:
+        """Return what a bulk get with metadata has found, values converted from text.
 
         Raises:
             RequestError: what the edge refused and why, or that this is no edge's answer.
@@ -192,18 +151,21 @@ class Answer:
         if self.status != 200:
             raise self.error()
         try:
-            values = msgspec.json.decode(self.body, type=_BulkFound).result.values
+            pairs = msgspec.json.decode(self.body, type=_BulkFound).result.values
         except msgspec.MsgspecError:
             raise self._foreign("no found pairs") from None
         return {
-            key: None
+            key: Value(value=None, metadata=None, pop=self.pop, staleness_ms=self.staleness_ms)
             if found is None
-            else FoundPair(
-                value=found.value.encode(),
+            else Value(
+                value=convert(found.value),
+                metadata=json.loads(bytes(found.metadata)),
                 metadata_json=bytes(found.metadata),
                 expires_at=found.expiration,
+                pop=self.pop,
+                staleness_ms=self.staleness_ms,
             )
-            for key, found in values.items()
+            for key, found in pairs.items()
         }
 
     def error(self, *, definite: bool = True) -> RequestError:

@@ -60,19 +60,20 @@ class Exchange:
             watch.cancel()
         await asyncio.gather(*self._watches, return_exceptions=True)
 
-    async def read(self, path: str, *, headers: Mapping[str, str] | None = None) -> Answer:
+    async def read(self, path: str, *, headers: Mapping[str, str] | None = None, streamed: bool = False) -> Answer:
         """Return the nearest edge's answer, whatever its status but 503.
 
-        `path` is one below the account's namespaces, or one that begins with `/user/`.
+        `path` is one below the account's namespaces, or one that begins with `/user/`. Of a `streamed` one the
+        body is still to be read, if it is a success.
 
         Raises:
             RequestError: no edge answered in time.
         """
-        return await self._send("GET", path, _no_body, headers or {}, is_write=False)
+        return await self._send("GET", path, _no_body, headers or {}, is_write=False, streamed=streamed)
 
-    async def ask(self, path: str, body: Body) -> Answer:
+    async def ask(self, path: str, body: Body, *, headers: Mapping[str, str] | None = None) -> Answer:
         """As `read`, of a question that is too long for a query: POST."""
-        return await self._send("POST", path, body, {}, is_write=False)
+        return await self._send("POST", path, body, headers or {}, is_write=False)
 
     async def write(self, method: str, path: str, body: Body | None = None, *, large: bool = False) -> Answer:
         """Return the answer to a write that took effect at most once; a `large` one has more time.
@@ -93,6 +94,7 @@ class Exchange:
         *,
         is_write: bool,
         patience_s: float = 0.0,
+        streamed: bool = False,
     ) -> Answer:
         now = asyncio.get_running_loop().time
         deadline = now() + self._timeout_s + patience_s
@@ -106,7 +108,7 @@ class Exchange:
                 break
             try:
                 async with asyncio.timeout_at(deadline):
-                    answer = await self._attempt(edge, method, path, body(), headers, patience)
+                    answer = await self._attempt(edge, method, path, body(), headers, patience, streamed=streamed)
             except (aiohttp.ClientError, TimeoutError) as error:
                 if isinstance(error, aiohttp.ClientError):  # anything else is our own clock: not the edge's fault
                     self._leave(edge)
@@ -136,14 +138,19 @@ class Exchange:
         body: Any,
         headers: Mapping[str, str],
         patience: aiohttp.ClientTimeout,
+        *,
+        streamed: bool,
     ) -> Answer:
         # encoded=True: a key's percent signs are the key's, and must arrive as they are
         below = path if path.startswith("/user/") else self._namespaces + path
         url = URL(f"{edge.url}{API_BASE}{below}", encoded=True)
         headers = {**self._authorization, **headers}
-        async with self._session.request(
+        response = await self._session.request(
             method, url, data=body, headers=headers, timeout=patience, allow_redirects=False
-        ) as response:
+        )
+        if streamed and response.status == 200:
+            return Answer(edge, response.status, response.headers, b"", response)
+        async with response:
             return Answer(edge, response.status, response.headers, await response.read())
 
     def _leave(self, edge: Edge) -> None:

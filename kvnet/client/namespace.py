@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from io import BytesIO
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar, Unpack, overload
 
-from kvnet.client import wire
+from kvnet.client import listing, wire
 from kvnet.client.account import find
-from kvnet.client.answers import (
-    KEY_NOT_FOUND,
-    NAMESPACE_NOT_FOUND,
-    Answer,
-    FoundPair,
-    ListedKey,
-    NamespaceInfo,
-    NewPair,
-    Value,
-)
+from kvnet.client.answers import KEY_NOT_FOUND, NAMESPACE_NOT_FOUND, Answer, NamespaceInfo, NewPair
+from kvnet.client.contents import Content, ValueStream, content_of
 from kvnet.client.exchange import Exchange
+from kvnet.client.options import GetOptions, ListOptions, PutOptions, named, read_get
 from kvnet.core.entries import INLINE_VALUE_BYTES_MAX
 from kvnet.core.versions import Version
 from kvnet.errors import RequestError
+from kvnet.values import KeyPage, Keys, ListedKey, Value, check_key, check_keys, check_type, convert
 
-PAGE_KEYS_MIN: Final = 10
-PAGE_KEYS_MAX: Final = 1000
-"""The API takes page sizes between these."""
 TORN_READS_MAX: Final = 5
 """Times a value and its metadata may turn out to be of two versions before the read is given up."""
 
@@ -43,62 +34,124 @@ class Namespace:
         """Title or id, as given."""
         self._id = id_ or (name if _ID.fullmatch(name) else None)
 
-    async def get(self, key: str, *, at_least: Version | None = None) -> bytes | None:
-        """Return the value at the nearest edge, None when it has none there.
+    # -- the calls a Worker knows ----------------------------------------------------------------------------
 
-        With `at_least` the edge waits, within its limits, until it has that write.
+    @overload
+    async def get(self, key: str, type: Literal["text"] = "text", **options: Unpack[GetOptions]) -> str | None: ...
+    @overload
+    async def get(self, key: str, type: Literal["json"], **options: Unpack[GetOptions]) -> Any: ...
+    @overload
+    async def get(
+        self, key: str, type: Literal["bytes", "arrayBuffer"], **options: Unpack[GetOptions]
+    ) -> bytes | None: ...
+    @overload
+    async def get(
+        self, key: str, type: Literal["stream"], **options: Unpack[GetOptions]
+    ) -> ValueStream | None: ...
+    @overload
+    async def get(
+        self, key: Keys, type: Literal["text"] = "text", **options: Unpack[GetOptions]
+    ) -> dict[str, str | None]: ...
+    @overload
+    async def get(self, key: Keys, type: Literal["json"], **options: Unpack[GetOptions]) -> dict[str, Any]: ...
+    @overload
+    async def get(self, key: str | Keys, type: Mapping[str, Any], **options: Unpack[GetOptions]) -> Any: ...
+    async def get(
+        self,
+        key: str | Keys,
+        type: str | Mapping[str, Any] = "text",  # noqa: A002 - the name that a Worker knows it by
+        **options: Unpack[GetOptions],
+    ) -> Any:
+        """Return the value as text, JSON, bytes or a stream of bytes, None when there is none at the nearest edge.
+
+        Of a list of up to 100 keys, a dict of their values, as text or JSON. The options may come as a mapping in
+        place of the type, as a Worker writes them.
 
         Raises:
             RequestError: the namespace is unknown, the request was refused, or no edge answered.
+            TypeError, ValueError: no key, type or option, or a value that isn't JSON was asked for as such.
         """
-        answer = await self._call(lambda id_: self._read(f"/{id_}/values/{wire.segment(key)}", at_least), at_least)
-        return None if answer is None else answer.body
+        wanted, at_least = read_get(type, options)
+        if not isinstance(key, str):
+            found = await self._get_several(key, wanted, at_least)
+            return {each: value.value for each, value in found.items()}
+        check_type(wanted, streams=True)
+        check_key(key)
+        streamed = wanted == "stream"
+        answer = await self._call(
+            lambda id_: self._read(f"/{id_}/values/{wire.segment(key)}", at_least, streamed=streamed), at_least
+        )
+        if answer is None:
+            return None
+        if streamed:
+            assert answer.response is not None
+            return ValueStream(answer.response)
+        return convert(answer.body, wanted)
 
-    async def get_with_metadata(self, key: str, *, at_least: Version | None = None) -> Value | None:
-        """Return value, metadata, expiry and origin, all of one version; None when there is none.
+    @overload
+    async def get_with_metadata(
+        self, key: str, type: Literal["text"] = "text", **options: Unpack[GetOptions]
+    ) -> Value[str]: ...
+    @overload
+    async def get_with_metadata(
+        self, key: str, type: Literal["json"], **options: Unpack[GetOptions]
+    ) -> Value[Any]: ...
+    @overload
+    async def get_with_metadata(
+        self, key: str, type: Literal["bytes", "arrayBuffer"], **options: Unpack[GetOptions]
+    ) -> Value[bytes]: ...
+    @overload
+    async def get_with_metadata(
+        self, key: Keys, type: Literal["text"] = "text", **options: Unpack[GetOptions]
+    ) -> dict[str, Value[str]]: ...
+    @overload
+    async def get_with_metadata(
+        self, key: Keys, type: Literal["json"], **options: Unpack[GetOptions]
+    ) -> dict[str, Value[Any]]: ...
+    @overload
+    async def get_with_metadata(
+        self, key: str | Keys, type: Mapping[str, Any], **options: Unpack[GetOptions]
+    ) -> Any: ...
+    async def get_with_metadata(
+        self,
+        key: str | Keys,
+        type: str | Mapping[str, Any] = "text",  # noqa: A002 - as above
+        **options: Unpack[GetOptions],
+    ) -> Any:
+        """Return value, metadata, expiry and origin, all of one version; of a list of keys, a dict of them.
+
+        The value is None when there is none. No streams: what is read twice if need be is read whole.
 
         Raises:
-            RequestError: as for `get`.
+            as get.
         """
-        return await self._call(lambda id_: self._get_whole(id_, key, at_least), at_least)
-
-    async def get_many(self, keys: Sequence[str]) -> dict[str, FoundPair | None]:
-        """Return at most 100 pairs, each whole, and None for each that isn't there.
-
-        Values that aren't UTF-8, or more than 25 MiB of them, can't be had so; ask for those one by one.
-
-        Raises:
-            RequestError: as for `get`.
-        """
-
-        async def ask(id_: str) -> dict[str, FoundPair | None]:
-            wanted = {"keys": list(keys), "withMetadata": True}
-            answer = await self._exchange.ask(f"/{id_}/bulk/get", lambda: wire.document(wanted))
-            return answer.found_pairs()
-
-        return await self._call(ask)
+        wanted, at_least = read_get(type, options)
+        if not isinstance(key, str):
+            return await self._get_several(key, wanted, at_least)
+        check_type(wanted)
+        check_key(key)
+        return await self._call(lambda id_: self._get_whole(id_, key, wanted, at_least), at_least)
 
     async def put(
         self,
         key: str,
-        value: bytes | str,
-        *,
-        ttl: int | None = None,
-        expiration: int | None = None,
-        metadata: Any = None,
+        value: Content,
+        options: Mapping[str, Any] | None = None,
+        **more: Unpack[PutOptions],
     ) -> Version:
         """Return the version of the write, durable at the coordinator; text is stored as UTF-8.
 
-        It replaces value, metadata and expiry at once. `ttl` in seconds wins over `expiration` in unix seconds;
-        neither means for ever. `metadata` is any JSON value, or `msgspec.Raw` of one that is to be spelled so;
-        None for none.
+        It replaces value, metadata and expiry at once.
 
         Raises:
             RequestError: refused, or, when `definite` is False, perhaps done but not confirmed.
+            TypeError, ValueError: no key, value or option.
         """
-        content = value.encode() if isinstance(value, str) else value
-        query = wire.query(expiration=expiration, expiration_ttl=ttl)
-
+        check_key(key)
+        given = named({**(options or {}), **more}, {"expiration", "expiration_ttl", "metadata"})
+        metadata = given.get("metadata")
+        content = await content_of(value)
+        query = wire.query(expiration=given.get("expiration"), expiration_ttl=given.get("expiration_ttl"))
         large = len(content) > INLINE_VALUE_BYTES_MAX
 
         def body() -> Any:
@@ -113,6 +166,58 @@ class Namespace:
 
         return await self._call(write)
 
+    async def delete(self, key: str) -> Version:
+        """Return the version as of which the key is gone; a key that was not there is no error.
+
+        Raises:
+            as put.
+        """
+        check_key(key)
+
+        async def write(id_: str) -> Version:
+            answer = await self._exchange.write("DELETE", f"/{id_}/values/{wire.segment(key)}")
+            answer.envelope()
+            return answer.version
+
+        return await self._call(write)
+
+    async def list(self, options: Mapping[str, Any] | None = None, **more: Unpack[ListOptions]) -> KeyPage:
+        """Return a page of the keys that start with a prefix, by their UTF-8 bytes.
+
+        Raises:
+            as get.
+        """
+        given = named({**(options or {}), **more}, {"prefix", "limit", "cursor"})
+        asked = listing.Asked(given.get("prefix") or "", given.get("limit"), given.get("cursor") or "")
+
+        async def page(id_: str) -> KeyPage:
+            return asked.page((await self._exchange.read(f"/{id_}/keys{asked.query}")).envelope())
+
+        return await self._call(page)
+
+    getWithMetadata = get_with_metadata  # noqa: N815 - as a Worker spells it
+
+    # -- more ------------------------------------------------------------------------------------------------
+
+    async def keys(self, *, prefix: str = "", limit: int | None = None) -> AsyncIterator[ListedKey]:
+        """Yield keys that start with `prefix`, by their UTF-8 bytes, at most `limit` of them.
+
+        Pages are fetched as they are needed: keys written behind the last one seen appear, others don't.
+
+        Raises:
+            as get.
+        """
+        left, cursor = limit, None
+        while left is None or left > 0:
+            size = None if left is None else min(left, listing.PAGE_KEYS_MAX)
+            page = await self.list(prefix=prefix, limit=size, cursor=cursor)
+            for key in page.keys:
+                yield key
+            if page.list_complete:
+                return
+            cursor = page.cursor
+            left = None if left is None else left - len(page.keys)
+
     async def put_many(self, pairs: Sequence[NewPair]) -> Version | None:
         """Return the version of the last of these writes, all durable; None if there was nothing to write.
 
@@ -120,7 +225,7 @@ class Namespace:
         one counts.
 
         Raises:
-            RequestError: as for `put`.
+            as put.
         """
 
         async def write(id_: str) -> Version | None:
@@ -130,48 +235,8 @@ class Namespace:
 
         return await self._call(write)
 
-    async def delete(self, key: str) -> Version:
-        """Return the version as of which the key is gone; a key that was not there is no error.
-
-        Raises:
-            RequestError: as for `put`.
-        """
-
-        async def write(id_: str) -> Version:
-            answer = await self._exchange.write("DELETE", f"/{id_}/values/{wire.segment(key)}")
-            answer.envelope()
-            return answer.version
-
-        return await self._call(write)
-
-    async def list(self, *, prefix: str = "", limit: int | None = None) -> AsyncIterator[ListedKey]:
-        """Yield keys that start with `prefix`, by their UTF-8 bytes, at most `limit` of them.
-
-        Pages are fetched as they are needed: keys written behind the last one seen appear, others don't.
-
-        Raises:
-            RequestError: as for `get`.
-        """
-        left = limit
-        cursor = ""
-        while left is None or left > 0:
-            size = PAGE_KEYS_MAX if left is None else min(max(left, PAGE_KEYS_MIN), PAGE_KEYS_MAX)
-            query = wire.query(prefix=prefix, limit=size, cursor=cursor or None)
-
-            async def page(id_: str, query: str = query) -> dict[str, Any]:
-                return (await self._exchange.read(f"/{id_}/keys{query}")).envelope()
-
-            envelope = await self._call(page)
-            for key in envelope["result"][:left]:
-                yield ListedKey(name=key["name"], metadata=key.get("metadata"), expires_at=key.get("expiration"))
-            if left is not None:
-                left -= len(envelope["result"])
-            cursor = envelope["result_info"]["cursor"]
-            if not cursor:
-                return
-
     async def id(self) -> str:
-        """Return the id: 32 hex digits, never used again after a deletion.
+        """Return the id: 32 hex digits.
 
         Raises:
             RequestError: there is no such namespace, or no edge answered.
@@ -214,16 +279,33 @@ class Namespace:
 
         await self._call(write)
 
-    async def _get_whole(self, id_: str, key: str, at_least: Version | None) -> Value | None:
+    # -- how -------------------------------------------------------------------------------------------------
+
+    async def _get_several(self, keys: Any, wanted: str, at_least: Version | None) -> dict[str, Value[Any]]:
+        """Return at most 100 pairs, by one request. Values that aren't UTF-8 can't be had so."""
+        check_keys(keys, wanted)
+
+        async def ask(id_: str) -> dict[str, Value[Any]]:
+            question = {"keys": [*keys], "withMetadata": True}
+            headers = _waiting_for(at_least)
+            answer = await self._exchange.ask(f"/{id_}/bulk/get", lambda: wire.document(question), headers=headers)
+            return answer.found(lambda text: text if wanted == "text" else convert(text.encode(), wanted))
+
+        return await self._call(ask, at_least)
+
+    async def _get_whole(self, id_: str, key: str, wanted: str, at_least: Version | None) -> Value[Any]:
         """Return value and metadata of one version: the API tells them apart, and a write may come between."""
         for _ in range(TORN_READS_MAX):
-            value = await self._read(f"/{id_}/values/{wire.segment(key)}", at_least)
+            answer = await self._exchange.read(
+                f"/{id_}/values/{wire.segment(key)}", headers=_waiting_for(at_least)
+            )
+            value = _found(answer)
             if value is None:
-                return None
+                return Value(value=None, metadata=None, pop=answer.pop, staleness_ms=answer.staleness_ms)
             metadata = await self._read(f"/{id_}/metadata/{wire.segment(key)}", value.version)
             if metadata is not None and metadata.version == value.version:
                 return Value(
-                    value=value.body,
+                    value=convert(value.body, wanted),
                     metadata=metadata.envelope()["result"],
                     metadata_json=metadata.result_json(),
                     expires_at=value.expires_at,
@@ -233,15 +315,9 @@ class Namespace:
                 )
         raise RequestError(409, 10001, f"{key!r} changed during each of {TORN_READS_MAX} reads: try again")
 
-    async def _read(self, path: str, at_least: Version | None) -> Answer | None:
+    async def _read(self, path: str, at_least: Version | None, *, streamed: bool = False) -> Answer | None:
         """Return the answer, None when the key isn't there."""
-        answer = await self._exchange.read(path, headers=_waiting_for(at_least))
-        if answer.status == 200:
-            return answer
-        error = answer.error()
-        if error.code == KEY_NOT_FOUND:
-            return None
-        raise error
+        return _found(await self._exchange.read(path, headers=_waiting_for(at_least), streamed=streamed))
 
     async def _call(self, call: Callable[[str], Awaitable[ResultT]], at_least: Version | None = None) -> ResultT:
         """Return what `call` makes of this namespace's id, which an edge may know only as of `at_least`."""
@@ -256,6 +332,20 @@ class Namespace:
         found = await find(self._exchange, self.name, _waiting_for(at_least))
         self._id = found.id
         return await call(found.id)
+
+
+def _found(answer: Answer) -> Answer | None:
+    """Return an answer that has what was asked for, None for one that says that there is no such key.
+
+    Raises:
+        RequestError: it was refused.
+    """
+    if answer.status == 200:
+        return answer
+    error = answer.error()
+    if error.code == KEY_NOT_FOUND:
+        return None
+    raise error
 
 
 def _waiting_for(at_least: Version | None) -> dict[str, str]:

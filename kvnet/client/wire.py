@@ -51,8 +51,8 @@ def pairs(new: Iterable[NewPair]) -> aiohttp.BytesPayload:
     elements: list[dict[str, Any]] = []
     for pair in new:
         element: dict[str, Any] = {"key": pair.key, **spelled(pair.value)}
-        if pair.ttl is not None:
-            element["expiration_ttl"] = pair.ttl
+        if pair.expiration_ttl is not None:
+            element["expiration_ttl"] = pair.expiration_ttl
         if pair.expiration is not None:
             element["expiration"] = pair.expiration
         if pair.metadata is not None:

@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
 
@@ -38,10 +38,21 @@ class PeerRoutes:
         return await handler(request)
 
 
+class Server(Protocol):
+    """A protocol factory for a listening socket, with an end."""
+
+    def __call__(self) -> asyncio.BaseProtocol: ...
+    def pre_shutdown(self) -> None:
+        """Take no further request."""
+
+    async def shutdown(self, timeout_s: float) -> None:
+        """Close every connection; what is being answered has so long."""
+
+
 class NodeServer:
     """One listening port, and beside it a Unix socket for who is on the same host."""
 
-    def __init__(self, server: web.Server, host: str, port: int, socket_path: Path | None = None) -> None:
+    def __init__(self, server: Server, host: str, port: int, socket_path: Path | None = None) -> None:
         """`server` is the protocol factory; it answers clients and hands peers to `PeerRoutes`."""
         self._server = server
         self._host = host

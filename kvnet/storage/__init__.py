@@ -1,4 +1,5 @@
 """LMDB on one node's disk: the replica (layered keys, records), the journal, and the environment they share.
 
-Imported from outside: `store.Store` and what its methods return. Everything else here is how it does it.
+Imported by what runs in a node: `store.Store` and what its methods return. Everything else here is how it does it,
+and what reader/ shares, which reads the same bytes from another process.
 """

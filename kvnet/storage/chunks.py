@@ -90,7 +90,11 @@ def _write(
 
 
 def get(
-    txn: lmdb.Transaction[memoryview], dbs: ChunkDatabases, name: bytes, *, checked: bool = True
+    txn: lmdb.Transaction[bytes] | lmdb.Transaction[memoryview],
+    dbs: ChunkDatabases,
+    name: bytes,
+    *,
+    checked: bool = True,
 ) -> bytes | None:
     """Return a chunk's data; None when it isn't here.
 

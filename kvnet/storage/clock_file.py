@@ -49,17 +49,10 @@ class ClockFile:
         finally:
             os.close(file)
         for slot in range(SLOTS):
-            time_ms = self._read(self._map, slot)
+            time_ms = _read(self._map, slot)
             if time_ms > self.reached_ms:
                 self.reached_ms, self._slot = time_ms, slot
         self._next_s = self.reached_ms // 1000 + 1 if self.reached_ms else 0
-
-    @staticmethod
-    def _read(mapped: mmap.mmap, slot: int) -> int:
-        packed = mapped[slot * _SLOT.size : (slot + 1) * _SLOT.size]
-        time_ms, checksum = _SLOT.unpack(packed)
-        whole = checksum == crc32(packed[: _TIME.size]) and time_ms <= TIME_MS_MAX
-        return time_ms if whole else 0
 
     def note(self, now_s: float) -> None:
         """Whatever expired by `now_s` is known to have, also to the next process; costs no system call."""
@@ -80,3 +73,19 @@ class ClockFile:
             with suppress(OSError):
                 mapped.flush()
             mapped.close()
+
+
+def read_reached_ms(path: Path) -> int:
+    """Return the highest second that a file notes, for who isn't its writer; 0 if there is none."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return 0
+    return max((_read(content, slot) for slot in range(len(content) // _SLOT.size)), default=0)
+
+
+def _read(slots: mmap.mmap | bytes, slot: int) -> int:
+    packed = slots[slot * _SLOT.size : (slot + 1) * _SLOT.size]
+    time_ms, checksum = _SLOT.unpack(packed)
+    whole = checksum == crc32(packed[: _TIME.size]) and time_ms <= TIME_MS_MAX
+    return time_ms if whole else 0

@@ -23,7 +23,8 @@ from kvnet.storage.faults import REFILLED, translated_errors
 FORMAT: Final = 3
 """Raised with every change of what lies in the environment that another kvnet would misread."""
 MAP_SIZE_BYTES: Final = 256 << 30
-READERS_MAX: Final = 32
+READERS_MAX: Final = 510
+"""Readers at a time, those of other processes included. More: 64 bytes each, and a longer look for the oldest."""
 OTHER_FOLDER: Final = "choose another data folder, or remove this one with --wipe"
 
 _DATABASES: Final = (

@@ -7,6 +7,7 @@
     clock         the highest time by which anything was found expired (clock_file.py)
     crash         what a process wrote that died of a fatal signal
     opening       how many processes in a row ended while they opened it
+    serving       what other processes that read the replica must know (serving.py)
 
 LMDB without sync may be corrupt, not merely old, once the machine (not only the process) has gone down without
 a clean stop. So the mark says which boot wrote the environments and whether they were closed cleanly, and what
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Final
 
 from kvnet.errors import ForeignEnvironment, StorageDamaged, StorageError
+from kvnet.storage import serving
 from kvnet.storage.disk import HOST, Disk
 from kvnet.storage.environment import (
     FORMAT,
@@ -38,7 +40,9 @@ from kvnet.storage.environment import (
     refuse_other_format,
 )
 from kvnet.storage.faults import REFILLED, translated_errors
+from kvnet.storage.serving import ServingPage
 
+MARK: Final = "mark.json"
 OPENINGS_MAX: Final = 2
 """Processes that may end in a row while they open a refillable replica, before it is thrown away."""
 
@@ -51,7 +55,7 @@ class Durability(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
+class Mark:
     """What mark.json says."""
 
     format: int
@@ -83,13 +87,15 @@ class DataFolder:
         durability: Durability,
         map_size_bytes: int,
         refillable: bool,
+        shared: bool = False,
         disk: Disk = HOST,
         step: Callable[[str], None] = _no_step,
     ) -> None:
         """Open the folder, making it when it doesn't exist.
 
         A `refillable` replica that is damaged is thrown away, since the network gives it back; another one is
-        refused. `step` is called with the name of each step that a crash could come before.
+        refused. A `shared` one may be read by other processes. `step`
+        is called with the name of each step that a crash could come before.
 
         Raises:
             ForeignEnvironment: it holds another cluster's, another node's or another format's data.
@@ -105,10 +111,14 @@ class DataFolder:
         self._owner = owner
         self._map_size_bytes = map_size_bytes
         self._refillable = refillable
+        self.serving: ServingPage | None = None
+        """What other processes are told, a change of it under way until the replica is bound; None if nothing."""
         with translated_errors(path):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _take_lock(path)
             try:
+                if shared:
+                    self.serving = ServingPage.open(self.serving_file, disk.boot_id())
                 self._open()
                 if durability is Durability.COMMIT:
                     disk.sync_folder(path.parent)
@@ -124,7 +134,7 @@ class DataFolder:
         boot_id = self.disk.boot_id()
         rebooted = before is not None and not before.clean and before.boot_id != boot_id
         unsynced = before is not None and before.durability == Durability.NONE
-        mark = _Mark(
+        mark = Mark(
             format=FORMAT,
             cluster_id=self._owner.cluster_id,
             node=self._owner.node,
@@ -162,18 +172,16 @@ class DataFolder:
             self._write_mark(replace(self._mark, durability=self.durability))
         self.step("open: open")
 
-    def _read_mark(self) -> _Mark | None:
+    def _read_mark(self) -> Mark | None:
         """Return the mark of data that is ours, or None if there is no data.
 
         Raises:
             ForeignEnvironment: the data isn't ours.
             StorageDamaged: there is data and no mark that can be read; a refillable replica begins anew instead.
         """
-        path = self.path / "mark.json"
+        path = self.path / MARK
         try:
-            found = json.loads(path.read_bytes())
-            refuse_other_format(self.path, found["format"])
-            mark = _Mark(**found)
+            mark = read_mark(self.path)
         except FileNotFoundError:
             if not any(self.path.glob("replica*")):
                 return None
@@ -193,7 +201,7 @@ class DataFolder:
             self.disk.remove_tree(folder)
         return None
 
-    def _discard(self, mark: _Mark, why: str) -> _Mark:
+    def _discard(self, mark: Mark, why: str) -> Mark:
         """Return the mark of an empty replica in place of this one's."""
         if (self.path / mark.replica).exists():
             self.discarded = why
@@ -263,6 +271,10 @@ class DataFolder:
     @property
     def crash_file(self) -> Path:
         return self.path / "crash"
+
+    @property
+    def serving_file(self) -> Path:
+        return self.path / serving.NAME
 
     @property
     def clock_file(self) -> Path:
@@ -347,15 +359,29 @@ class DataFolder:
                     self._write_mark(replace(self._mark, clean=True))
                     self.step("close: marked")
             finally:
+                if self.serving is not None and clean:
+                    self.serving.stop()
                 self.replica.retire()
                 if self.successor is not None:
                     self.successor.retire()
                 os.close(lock)
         self.step("close: closed")
 
-    def _write_mark(self, mark: _Mark) -> None:
-        self.disk.write_durably(self.path / "mark.json", json.dumps(asdict(mark)).encode())
+    def _write_mark(self, mark: Mark) -> None:
+        self.disk.write_durably(self.path / MARK, json.dumps(asdict(mark)).encode())
         self._mark = mark
+
+
+def read_mark(folder: Path) -> Mark:
+    """Return what the folder's mark says.
+
+    Raises:
+        ForeignEnvironment: it is of another format.
+        OSError, ValueError, TypeError, KeyError: there is none, or it can't be read.
+    """
+    found = json.loads((folder / MARK).read_bytes())
+    refuse_other_format(folder, found["format"])
+    return Mark(**found)
 
 
 def _next_name(replica: str, successor: str | None) -> str:

@@ -6,7 +6,7 @@ place meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -55,6 +55,11 @@ class Reads:
     """The reading part of a store."""
 
     _view: View
+
+    @property
+    def view(self) -> View:
+        """What the last commit left, for who takes it apart himself."""
+        return self._view
 
     @property
     def environment(self) -> Environment:
@@ -147,6 +152,27 @@ class Reads:
         if crc32(stored, crc32(key)) == RESIDUE and stored[0] == PLAIN:
             return StoredRecord(stored[PLAIN_VALUE], b"", 0, stored)
         return read_record(key, stored)
+
+    def get_many(self, namespace: bytes, keys: Sequence[bytes]) -> list[StoredRecord | None]:
+        """Return the record of each key, all as of one commit; otherwise as `get`.
+
+        Raises:
+            StorageDamaged: one isn't what was written.
+        """
+        environment, begin, records, tallies, _, _ = self._view
+        tally = tallies.get(namespace)
+        if tally is None:
+            return [None] * len(keys)
+        prefix = tally.prefix
+        try:
+            with begin(records) as txn:
+                get = txn.get
+                held = [get(prefix + key) if len(key) <= SLICE_BYTES else find(get, prefix, key) for key in keys]
+        except lmdb.Error as error:
+            raise translated(error, environment.path) from error
+        return [
+            None if stored is None else read_record(key, stored) for key, stored in zip(keys, held, strict=True)
+        ]
 
     def list_keys(
         self, namespace: bytes, prefix: bytes, after: bytes | None, limit: int, now_s: int

@@ -38,7 +38,7 @@ RESIDUE: Final = 0x2144DF1C
 
 _pack_header = _HEADER.pack
 _read_header: Final = _HEADER.unpack_from
-_read_version: Final = struct.Struct(">xIQ").unpack_from
+read_version: Final = struct.Struct(">xIQ").unpack_from
 PLAIN_VALUE: Final = slice(HEADER_BYTES, -CHECKSUM_BYTES)
 """Where a record without metadata and expiry has its value."""
 
@@ -61,7 +61,7 @@ class StoredRecord(Struct, frozen=True, gc=False):
 
     @property
     def version(self) -> Version:
-        return Version(*_read_version(self.stored))
+        return Version(*read_version(self.stored))
 
     @property
     def epoch(self) -> int:
@@ -124,7 +124,7 @@ def read_record(key: bytes, stored: bytes) -> StoredRecord:
         raise damaged(key)
     if stored[0] == PLAIN:
         return StoredRecord(stored[PLAIN_VALUE], b"", 0, stored)
-    expires_at, metadata, value_at = _optional(key, stored)
+    expires_at, metadata, value_at = read_optional(key, stored)
     return StoredRecord(stored[value_at:-CHECKSUM_BYTES], metadata, expires_at, stored)
 
 
@@ -138,7 +138,7 @@ def read_listed(key: bytes, stored: memoryview) -> tuple[int, bytes]:
         raise damaged(key)
     if stored[0] == PLAIN:
         return 0, b""
-    return _optional(key, stored)[:2]
+    return read_optional(key, stored)[:2]
 
 
 class Replaced(Struct, frozen=True, gc=False):
@@ -167,7 +167,7 @@ def read_replaced(key: bytes, stored: bytes) -> Replaced:
     number = int.from_bytes(record_hash, "big")
     if kind == PLAIN:
         return Replaced(seq, number, len(stored) - OVERHEAD_BYTES, 0, b"")
-    expires_at, metadata, value_at = _optional(key, stored)
+    expires_at, metadata, value_at = read_optional(key, stored)
     if not kind & LARGE:
         return Replaced(seq, number, len(metadata) + len(stored) - CHECKSUM_BYTES - value_at, expires_at, b"")
     manifest = stored[value_at:-CHECKSUM_BYTES]
@@ -195,8 +195,12 @@ def damaged(key: bytes) -> StorageDamaged:
     return StorageDamaged(f"the record of {key[:64]!r} isn't what was written: this replica must be made anew")
 
 
-def _optional(key: bytes, stored: bytes | memoryview) -> tuple[int, bytes, int]:
-    """Return (expires_at, metadata, where the value begins)."""
+def read_optional(key: bytes, stored: bytes | memoryview) -> tuple[int, bytes, int]:
+    """Return (expires_at, metadata, where the value begins) of a record whose checksum was looked at.
+
+    Raises:
+        StorageDamaged: it isn't a record.
+    """
     kind = stored[0]
     if kind not in KINDS:
         raise damaged(key)

@@ -11,21 +11,22 @@ behind what it reads from the disk.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Final, Self
 
 import lmdb
 
-from kvnet.core.catalog import read_item
+from kvnet.core.catalog import TOKEN_PREFIX, read_item
 from kvnet.core.entries import SYSTEM_NAMESPACE
 from kvnet.core.events import BootstrapProgress
 from kvnet.core.frames import Frame
 from kvnet.core.messages import Page
 from kvnet.core.versions import Position
 from kvnet.core.writer import ExpiringRecord
-from kvnet.errors import ChunksMissing, ProtocolError, StorageDamaged, StorageError, StorageFull
+from kvnet.errors import ChunksMissing, Divergence, ProtocolError, StorageDamaged, StorageError, StorageFull
 from kvnet.storage import chunks, expiries
 from kvnet.storage.batch import Batch
 from kvnet.storage.catalogue import Catalogue
@@ -44,6 +45,7 @@ from kvnet.storage.reads import Reads, View
 from kvnet.storage.records import StoredRecord, read_record
 from kvnet.storage.requests import Remembered, remember
 from kvnet.storage.retention import KEEP_ALL, Retention
+from kvnet.storage.serving import ServingPage
 from kvnet.storage.state import State, read_state, read_tallies
 from kvnet.storage.successor import VERIFIED_KEY, Successor
 from kvnet.storage.verification import Verification
@@ -70,11 +72,14 @@ class Store(Reads):
         self._tracks_expiries = tracks_expiries
         self._collect_at = 0.0
         self._compaction: Compaction | None = None
+        self.changes = folder.serving.changes if folder.serving else memoryview(bytearray(8)).cast("Q")
+        """One number, raised before and after whatever a reader may see: odd meanwhile (serving.py)."""
         self._bind(folder.replica, Catalogue())
         self.successor: Successor | None = None
         """What is to become the replica, if there is such a thing."""
         self._go_on_with_successor()
         folder.opened()
+        self._settle()
         self.journal = StoreJournal(self)
         """What the protocol sees."""
 
@@ -91,6 +96,7 @@ class Store(Reads):
         journal_bytes_max: int | None = None,
         refillable: bool = False,
         tracks_expiries: bool = False,
+        shared: bool = False,
         disk: Disk = HOST,
         step: Callable[[str], None] = _no_step,
     ) -> Self:
@@ -99,7 +105,7 @@ class Store(Reads):
         The journal keeps what `retention` says; `journal_bytes_max` is short for one by size alone.
 
         A `refillable` replica that is damaged is thrown away and begins empty (`discarded` says why); another one
-        is refused.
+        is refused. A `shared` store may be read by other processes (serving.py).
 
         Raises:
             ForeignEnvironment: the folder holds another cluster's, another node's or another format's data.
@@ -112,6 +118,7 @@ class Store(Reads):
             durability=durability,
             map_size_bytes=map_size_bytes,
             refillable=refillable,
+            shared=shared,
             disk=disk,
             step=step,
         )
@@ -211,6 +218,47 @@ class Store(Reads):
         with self.environment.write() as txn:
             txn.put(VERIFIED_KEY, b"", db=self._meta)
         self._verified = True
+        self._settle()
+        self.look_again()
+
+    # What other processes are told.
+
+    @property
+    def serving(self) -> ServingPage | None:
+        """The page that tells them; None where nobody else reads."""
+        return self._folder.serving
+
+    def _change(self) -> None:
+        """What other processes remember of this replica holds no longer, until `_settle`."""
+        if self._folder.serving is not None:
+            self._folder.serving.begin()
+
+    def _settle(self) -> None:
+        if self._folder.serving is not None:
+            self._folder.serving.settle(self.environment.path.name, verified=self._verified)
+
+    def _unchanged(self) -> None:
+        if self._folder.serving is not None:
+            self._folder.serving.end()
+
+    def _refuse(self) -> None:
+        """Other processes read this replica no longer."""
+        if self._folder.serving is not None:
+            self._folder.serving.refuse()
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """What readers remember holds no longer; meanwhile they remember nothing."""
+        self.changes[0] += 1
+        try:
+            yield
+        finally:
+            self.changes[0] += 1
+
+    def look_again(self) -> None:
+        """Whether this replica may serve has changed: whoever remembers answers asks anew."""
+        with self._changing():
+            pass
 
     # Writes.
 
@@ -238,11 +286,28 @@ class Store(Reads):
             assert not requests, "who answers requests has its replica"
             self.successor.append(frames)
             return self.successor.end
-        view = self._view
         self._step("apply: begin")
+        with self._changing():
+            try:
+                batch, state = self._commit(frames, requests, stale)
+            except Divergence:
+                self._refuse()
+                raise
+            except BaseException:
+                self._unchanged()
+                raise
+            self._step("apply: committed")
+            self._publish(batch, state)
+        if self._compaction is not None:
+            self._compaction.note_requests(requests)
+        return state.position
+
+    def _commit(
+        self, frames: Sequence[Frame], requests: Sequence[Remembered], stale: Sequence[ExpiringRecord]
+    ) -> tuple[Batch, State]:
+        state = self._view.state
         with self.environment.write() as txn:
             batch = self._batch(txn)
-            state = view.state
             for row in stale:
                 expiries.remove(txn, self._expiries, row.expires_at, row.namespace, row.key)
             if frames:
@@ -257,12 +322,10 @@ class Store(Reads):
                 state = batch.finish(journal.noted_in(state))
             if requests:
                 remember(txn, self._requests, self._request_times, requests)
+            if batch.catalogue_changes:
+                self._change()
             self._step("apply: written")
-        self._step("apply: committed")
-        self._publish(batch, state)
-        if self._compaction is not None:
-            self._compaction.note_requests(requests)
-        return state.position
+        return batch, state
 
     def _batch(self, txn: lmdb.Transaction[bytes]) -> Batch:
         view = self._view
@@ -278,6 +341,10 @@ class Store(Reads):
         if batch.catalogue_changes:
             catalogue = catalogue.changed(batch.catalogue_changes)
         self._view = view._replace(state=state, catalogue=catalogue)
+        if batch.catalogue_changes and self.serving is not None:
+            if any(key.startswith(TOKEN_PREFIX) for key in batch.catalogue_changes):
+                self.serving.tokens_changed()
+            self.serving.end()
 
     def erase_some(self, budget: int = 1000) -> bool:
         """Erase up to `budget` records of deleted namespaces, and some chunks that no record names.
@@ -330,6 +397,7 @@ class Store(Reads):
         Raises:
             StorageFull: no room; nothing has changed but that there is no successor.
         """
+        self._refuse()
         self.abandon_successor()
         environment = self._folder.open_unnamed(self._folder.empty_place())
         self._adopt(environment)
@@ -468,8 +536,17 @@ class Store(Reads):
 
     def _adopt(self, environment: Environment) -> None:
         """This environment is the replica: durably first, then here, between two reads."""
-        self._folder.adopt(environment)
-        self._bind(environment, self.catalogue)
+        self._change()
+        with self._changing():
+            try:
+                self._folder.adopt(environment)
+                self._bind(environment, self.catalogue)
+            except BaseException:
+                self._unchanged()
+                raise
+        if self.serving is not None:
+            self.serving.tokens_changed()
+        self._settle()
         self.successor = self._compaction = None
 
     # Compaction (compaction.py).

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from kvnet.api.backend import WriteResult
+from kvnet.api.backend import Relayed, WriteResult
 from kvnet.core.catalog import Cluster, Namespace, Scope, Token
 from kvnet.core.manifest import Manifest
 from kvnet.core.operations import (
@@ -34,6 +34,29 @@ from tests.support.stores import CLUSTER_ID, open_store
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 TOKENS = {scope: f"token-that-may-{scope}" for scope in Scope}
 NOW_S = 1_800_000_000.25
+
+
+class FakeRelayed:
+    """Another node's answer, that comes in these parts; an exception among them ends it."""
+
+    def __init__(
+        self, *parts: bytes | ConnectionError, status: int = 200, reason: str = "OK", **headers: str
+    ) -> None:
+        self.status = status
+        self.reason = reason
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.size: int | None = sum(len(part) for part in parts if isinstance(part, bytes))
+        self.closed = False
+        self._parts = parts
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        for part in self._parts:
+            if isinstance(part, ConnectionError):
+                raise part
+            yield part
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class FakeNode:
@@ -64,6 +87,12 @@ class FakeNode:
         self.usage.turn(NOW_S)
         self.damages: list[StorageDamaged] = []
         self.waits: list[tuple[Version, float]] = []
+        self.fresh_waits: list[tuple[float, float]] = []
+        self.becomes_fresh = False
+        """Whether a beacon comes in time that makes its view as new as is asked for."""
+        self.relayed: FakeRelayed | str = "nobody"
+        """What another node answers."""
+        self.questions: list[tuple[bytes, bool, Version | None, float | None]] = []
         self._maker = FrameMaker()
         if formed:
             self._form()
@@ -94,6 +123,17 @@ class FakeNode:
         self.waits.append((version, timeout_ms))
         return self.reaches and self.store.position.version >= version
 
+    async def wait_until_fresh(self, staleness_ms: float, timeout_ms: float) -> bool:
+        if self.stale_ms > staleness_ms:
+            self.fresh_waits.append((staleness_ms, timeout_ms))
+        return self.becomes_fresh or self.stale_ms <= staleness_ms
+
+    async def relay(
+        self, question: bytes, *, head_only: bool, at_least: Version | None, staleness_ms: float | None
+    ) -> Relayed | str:
+        self.questions.append((question, head_only, at_least, staleness_ms))
+        return self.relayed
+
     async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult:
         refusal = self.refusals.pop(0) if self.refusals else self.refusal
         if refusal is not None:
@@ -115,6 +155,19 @@ class FakeNode:
         self.store.apply([self._maker.cut()])
         return namespace
 
+    def delete_namespace(self, namespace: bytes) -> None:
+        self._sequence(DeleteNamespace(namespace))
+
+    def add_token(self, id_: str, scope: Scope, *, namespaces: tuple[bytes, ...] = (), expires_at: int = 0) -> str:
+        """Return the secret of a new token."""
+        secret = f"secret-of-{id_}"
+        digest = sha256(secret.encode()).digest()
+        self._sequence(CreateToken(id_, id_, str(scope), digest, namespaces, expires_at))
+        return secret
+
+    def revoke(self, id_: str) -> None:
+        self._sequence(RevokeToken(id_))
+
     def put_many(self, namespace: bytes, keys: Sequence[bytes], *, expires_at: int = 0) -> None:
         for key in keys:
             self._maker.put(namespace, key, b"v", expires_at=expires_at)
@@ -126,6 +179,9 @@ class FakeNode:
             case PutValue(namespace, key, value, metadata, expires_at, ttl_s):
                 self._refuse_unknown(namespace)
                 expires_at = int(self.now) + ttl_s if ttl_s else expires_at
+                held = self.store.get(namespace, key)
+                if held and (held.value, held.metadata, held.expires_at) == (value, metadata, expires_at):
+                    return held.version
                 version = maker.put(namespace, key, value, metadata=metadata, expires_at=expires_at)
             case PutLargeValue(namespace, key, packed, metadata, expires_at, ttl_s, chunks):
                 self._refuse_unknown(namespace)

@@ -46,6 +46,8 @@ class FakeEdge:
         """Writes that are answered with 429, to come back at once."""
         self.refused_value: str | None = None
         """Of a pair in a bulk put: refuses it, and the others with it."""
+        self.cuts_values = False
+        """Loses the connection in the middle of a value."""
         self.requests: list[tuple[str, str]] = []
         """Method and raw path with query of each request but health checks."""
         self.headers_seen: list[dict[str, str]] = []
@@ -138,7 +140,9 @@ class FakeEdge:
             result.append({"name": name} | {field: value for field, value in more.items() if value is not None})
         return self._success(result, cursor=page[-1] if len(names) > limit else "")
 
-    async def _pair(self, request: web.BaseRequest, method: str, id_: str, what: str, key: str) -> web.Response:
+    async def _pair(
+        self, request: web.BaseRequest, method: str, id_: str, what: str, key: str
+    ) -> web.StreamResponse:
         store = self.store
         pairs = store.pairs[id_]
         if method == "PUT":
@@ -162,6 +166,13 @@ class FakeEdge:
         value, metadata, expiration, seq = pairs[key]
         if what == "metadata":
             return self._success(metadata, seq)
+        if self.cuts_values:
+            response = web.StreamResponse(headers={**self._headers(seq), "Content-Length": str(len(value))})
+            await response.prepare(request)
+            await response.write(value[: len(value) // 2])
+            assert request.transport is not None
+            request.transport.close()
+            return response
         expiry = {} if expiration is None else {"expiration": str(expiration)}
         return web.Response(body=value, headers=self._headers(seq) | expiry)
 

@@ -21,7 +21,9 @@ async def test_staleness_is_an_upper_bound_in_steps(api, ns, stale_ms, shown):
 async def test_replica_staler_than_asked_for_refuses_reads_only(api, ns):
     api.node.stale_ms = 1200.5
     answer = await api("GET", f"{ns}/keys", KV_Max_Staleness_Ms="1200")
-    expected = "fra may be 1201 ms behind, more than the 1200 ms asked for; ask another PoP"
+    expected = (
+        "fra may be 1201 ms behind, more than the 1200 ms asked for; asked in its place: nobody; ask another PoP"
+    )
     assert answer.error == (503, 20002, expected)
     assert answer.headers["retry-after"] == "1"
     assert (await api("GET", f"{ns}/keys", KV_Max_Staleness_Ms="1201")).status == 200
@@ -45,7 +47,7 @@ async def test_version_that_does_not_come_in_time_is_told_so(api, ns):
         20003,
         (
             f"fra stands at {position} and did not reach 1-999 within 20 ms; "
-            "ask another PoP, or wait longer with KV-Wait-Timeout-Ms"
+            "asked in its place: nobody; ask another PoP, or wait longer with KV-Wait-Timeout-Ms"
         ),
     )
     assert api.node.waits == [(Version(1, 999), 20)]
@@ -61,6 +63,7 @@ async def test_version_that_does_not_come_in_time_is_told_so(api, ns):
         {"KV_At_Least": "1-2", "KV_Wait_Timeout_Ms": "soon"},
         {"KV_Max_Staleness_Ms": "-1"},
         {"KV_Max_Staleness_Ms": "1e3"},
+        {"KV_Max_Staleness_Ms": "1", "KV_Wait_Timeout_Ms": "-1"},
     ],
 )
 async def test_header_that_cannot_be_read_is_refused(api, ns, headers):
@@ -68,6 +71,16 @@ async def test_header_that_cannot_be_read_is_refused(api, ns, headers):
     assert (status, code) == (400, 10001)
     assert message.startswith("KV-")
     assert api.node.waits == []
+
+
+async def test_read_waits_for_the_beacon_that_makes_its_view_new_enough(api, ns):
+    api.node.stale_ms = 700
+    api.node.becomes_fresh = True
+    assert (await api("GET", f"{ns}/keys", KV_Max_Staleness_Ms="600", KV_Wait_Timeout_Ms="250")).status == 200
+    [(staleness_ms, timeout_ms)] = api.node.fresh_waits
+    assert staleness_ms == 600
+    assert 0 < timeout_ms <= 250
+    assert api.node.questions == []
 
 
 async def test_waiting_for_other_pops_is_refused_rather_than_ignored(api, ns):

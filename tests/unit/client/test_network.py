@@ -75,3 +75,9 @@ def test_broken_cluster_file_is_named(tmp_path, content):
     (tmp_path / "cluster.json").write_text(content)
     with pytest.raises(ConfigError, match=r"cluster\.json.*restart the network"):
         kvnet.connect(data=tmp_path)
+
+
+def test_what_the_package_names_is_there():
+    assert {getattr(kvnet, name) is not None for name in kvnet.__all__} == {True}
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        kvnet.nothing  # noqa: B018 - asked for to be refused

@@ -1,0 +1,1 @@
+"""What bench.reads measures beside an edge, and what it asks them all with."""

@@ -1,0 +1,270 @@
+"""The fast lane: one connection, answered where its bytes arrive as long as they are plain reads.
+
+Whatever isn't, goes to aiohttp's protocol, bytes and all, which answers on the same connection; the next plain
+read is answered here again, if it comes when nothing is under way. Requests are told apart by their heads, which
+must leave no room for two readings: a connection on which one doesn't, is aiohttp's from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from time import monotonic
+from typing import Any, Final
+
+from kvnet.api.heads import END, read_block
+from kvnet.api.plain import NO_SHAPE, PlainReads
+from kvnet.api.server import IDLE_S_MAX, Connection, HttpServer
+
+PART_BYTES_MAX: Final = 8192
+"""A head of which this much came and no end is aiohttp's to bear or refuse."""
+HEAD_S_MAX: Final = 15
+"""How long a head may take to come."""
+SWEEP_S: Final = 2.5
+CONNECTIONS_MAX: Final = 16_384
+UNSENT_BYTES_MAX: Final = 512 * 1024
+"""A client that takes its answers more slowly is not read from."""
+
+_METHOD: Final = re.compile(rb"[A-Z]+ /")
+_DIGITS: Final = re.compile(r"[0-9]{1,15}")
+
+
+class Lane(asyncio.Protocol):
+    """One connection."""
+
+    __slots__ = (
+        "_clear",
+        "_lanes",
+        "_left",
+        "_paused",
+        "_plain",
+        "_rest",
+        "_shape",
+        "_slow",
+        "_transport",
+        "_write",
+        "quiet_since",
+    )
+
+    def __init__(self, lanes: LaneServer, plain: PlainReads) -> None:
+        self._lanes = lanes
+        self._plain = plain
+        self._rest = b""
+        """What came and isn't a whole head yet, or has to wait until the client takes its answers."""
+        self._slow: Connection | None = None
+        """aiohttp's side, once it was needed."""
+        self._left = 0
+        """Bytes of a body that are still to go there."""
+        self._paused = False
+        self._shape = NO_SHAPE
+        """Of the last plain read: the next one is mostly of the same."""
+        self._clear = True
+        """Surely nothing of all this; False if it has to be looked at."""
+        self.quiet_since = 0
+        """The number of the sweep since which nothing came."""
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport: asyncio.Transport = transport
+        self._write = transport.write
+        transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
+        self.quiet_since = self._lanes.sweeps
+        self._lanes.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        plain = self._plain
+        if plain.changes[0] != plain.seen or monotonic() >= plain.until:
+            plain.renew()
+        self.quiet_since = self._lanes.sweeps
+        if self._clear or self._is_clear():
+            shape = self._shape
+            if data.startswith(shape.begin) and data.endswith(shape.rest):
+                key = data[shape.start : shape.end]
+            else:
+                shape, key = plain.find(data)
+                self._shape = shape
+            if shape is not NO_SHAPE:
+                answer = shape.hot.get(key) or plain.read(shape, key)
+                if answer is not None:
+                    shape.reads += 1
+                    self._write(answer)
+                    return
+        self._receive(data)
+
+    def _is_clear(self) -> bool:
+        """Whether what comes now is the beginning of a request that may be answered at once."""
+        return not self._rest and not self._left and not self._paused and (self._slow is None or self._slow.idle)
+
+    def _receive(self, data: bytes) -> None:
+        """Take what came, request by request."""
+        self._clear = False
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        while data:
+            if self._left:
+                body, data = data[: self._left], data[self._left :]
+                self._left -= len(body)
+                self._pass_on(body)
+                continue
+            end = data.find(END)
+            if end < 0:
+                if len(data) > PART_BYTES_MAX or not _begins(data):
+                    self._give_up(data)
+                else:
+                    self._rest = data
+                return
+            request = data[: end + len(END)]
+            answer = self._plain.answer(request) if self._slow is None or self._slow.idle else None
+            if answer is not None:
+                if self._paused:
+                    self._rest = data
+                    return
+                self._write(answer)
+            else:
+                left = _body_bytes(request)
+                if left is None:
+                    self._give_up(data)
+                    return
+                self._left = left
+                self._pass_on(request)
+            data = data[len(request) :]
+        self._clear = self._slow is None and not self._paused
+
+    def _pass_on(self, data: bytes) -> None:
+        """Have aiohttp answer this; its connection begins with the first."""
+        if self._slow is None:
+            self._slow = self._lanes.connection(timed=False)
+            self._slow.connection_made(self._transport)
+            if self._paused:
+                self._slow.pause_writing()
+        self._plain.count()
+        self._slow.data_received(data)
+
+    def _give_up(self, data: bytes) -> None:
+        """From here on the connection is aiohttp's alone."""
+        self._left = 0
+        self._pass_on(data)
+        assert self._slow is not None
+        self._slow.become_timed()
+        self._transport.set_protocol(self._slow)
+        self._lanes.closed(self)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        self._clear = False
+        if self._slow is not None:
+            self._slow.pause_writing()
+        if self._slow is None or self._slow.idle:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._slow is not None:
+            self._slow.resume_writing()
+        if self._slow is None or self._slow.idle:
+            self._transport.resume_reading()
+        if self._rest:
+            self._receive(b"")
+
+    def eof_received(self) -> None:
+        """Nothing more will come; what was asked is answered, and the connection ends."""
+        if self._slow is not None:
+            self._slow.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._slow is not None:
+            self._slow.connection_lost(exc)
+        self._lanes.closed(self)
+
+    def sweep(self, number: int) -> None:
+        """End a connection on which nothing has come for too long."""
+        if self._slow is not None and not self._slow.idle:
+            self.quiet_since = number
+            return
+        patience_s = HEAD_S_MAX if self._rest and not self._paused else IDLE_S_MAX
+        if (number - self.quiet_since) * SWEEP_S >= patience_s:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """End the connection unless aiohttp still answers on it, which ends it then."""
+        if self._slow is None or self._slow.idle:
+            self._transport.close()
+
+
+class LaneServer:
+    """A protocol factory for `loop.create_server`: the fast lane in front of an `HttpServer`."""
+
+    def __init__(self, server: HttpServer, plain: PlainReads) -> None:
+        self._server = server
+        self._plain = plain
+        self._lanes: set[Lane] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self.sweeps = 0
+
+    def __call__(self) -> asyncio.Protocol:
+        if len(self._lanes) >= CONNECTIONS_MAX:
+            return _Refused()
+        return Lane(self, self._plain)
+
+    def connection(self, *, timed: bool) -> Connection:
+        """Return aiohttp's side of a connection; a `timed` one ends itself when nothing comes."""
+        return self._server.connection(timed=timed)
+
+    def opened(self, lane: Lane) -> None:
+        self._lanes.add(lane)
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def closed(self, lane: Lane) -> None:
+        self._lanes.discard(lane)
+
+    def pre_shutdown(self) -> None:
+        for lane in list(self._lanes):
+            lane.close()
+        self._server.pre_shutdown()
+
+    async def shutdown(self, timeout_s: float) -> None:
+        """End every connection; one that is being answered has so long."""
+        await self._server.shutdown(timeout_s)
+        for lane in list(self._lanes):
+            lane.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._plain.close()
+
+    def _sweep(self) -> None:
+        self.sweeps += 1
+        for lane in list(self._lanes):
+            lane.sweep(self.sweeps)
+        self._sweeper = None
+        if self._lanes:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+
+class _Refused(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: Any) -> None:
+        transport.abort()
+
+
+def _begins(data: bytes) -> bool:
+    """Whether this can be the beginning of a request in origin form."""
+    return _METHOD.match(data) is not None or (len(data) < 16 and data.replace(b" /", b"").isalpha())
+
+
+def _body_bytes(request: bytes) -> int | None:
+    """Return how long the body is that follows this head; None if that isn't plain.
+
+    An upgrade, as that to a WebSocket, makes something else of the connection.
+    """
+    at = request.find(b"\r\n")
+    fields = read_block(request[at:])
+    if fields is None or not request.endswith(b" HTTP/1.1", 0, at) or not _METHOD.match(request):
+        return None
+    if "transfer-encoding" in fields or "upgrade" in fields:
+        return None
+    length = fields.get("content-length")
+    if length is None:
+        return 0
+    return int(length) if _DIGITS.fullmatch(length) else None
