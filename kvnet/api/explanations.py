@@ -247,12 +247,14 @@ EXPLANATIONS: Final[Mapping[Problem, Explanation]] = {
         "Ask another PoP, or wait: `kvnet status` shows how far it is.",
     ),
     codes.TOO_STALE: Explanation(
-        "The replica may be further behind than KV-Max-Staleness-Ms allows, as after a cut or its start.",
+        "The replica may be further behind than KV-Max-Staleness-Ms allows, as after a cut or its start, "
+        "and no node that it can reach answered in its place.",
         "Ask another PoP, or allow more. The coordinator is never stale.",
     ),
     codes.STILL_BEHIND: Explanation(
-        "The replica didn't reach the version of KV-At-Least in time.",
-        "Wait longer with KV-Wait-Timeout-Ms, or ask another PoP; a version that was never given out never comes.",
+        "The replica didn't reach the version of KV-At-Least in time, and no node that it can reach has it.",
+        "`kvnet why-stale` shows where it is held up. Wait longer with KV-Wait-Timeout-Ms, or ask another PoP; "
+        "a version that was never given out never comes.",
     ),
     codes.DAMAGED: Explanation(
         "Stored bytes aren't those that were written: the disk is failing, or was written by something else.",

@@ -18,6 +18,7 @@ from kvnet.api.envelope import JSON_HEADERS, RETRY_LATER
 from kvnet.api.openapi_endpoints import PATHS, Description, describe
 from kvnet.api.openapi_problems import ANYWHERE, problems_on_the_way
 from kvnet.api.openapi_schemas import JSON, Schema, path_parameter, ref
+from kvnet.api.relaying import READS
 from kvnet.api.routes import API_PREFIX, OF_NODE, Resource
 from kvnet.core.catalog import Scope
 from kvnet.limits import Limits
@@ -136,6 +137,7 @@ def _operation(resource: Resource, method: str, scope: Scope, description: Descr
         "KV-Pop": schemas.POP,
         "KV-Position": schemas.POSITION,
         "KV-Staleness-Ms": schemas.STALENESS,
+        **({"KV-Relayed-By": schemas.RELAYED_BY} if scope is Scope.READ and resource in READS else {}),
         **description.headers,
     }
     answers = description.plain

@@ -181,17 +181,23 @@ def answer_header(schema: Schema, description: str, *, always: bool = False) -> 
     return {"schema": schema, "required": always, "description": description}
 
 
-AT_LEAST: Final = request_header("KV-At-Least", VERSION, "Wait until the replica has this version; then 504.")
+AT_LEAST: Final = request_header(
+    "KV-At-Least",
+    VERSION,
+    "Wait until the replica has this version; then a read is put to a node that has it, or it is 504.",
+)
 WAIT_TIMEOUT: Final = request_header(
     "KV-Wait-Timeout-Ms",
     MILLISECONDS | {"maximum": 30_000, "default": 1000},
-    "How long KV-At-Least waits.",
+    "How long KV-At-Least and KV-Max-Staleness-Ms wait.",
 )
 IF_NONE_MATCH: Final = request_header("If-None-Match", {"type": "string"}, "An ETag; then 304 if it is still so.")
 RANGE: Final = request_header("Range", {"type": "string"}, "One range of bytes, such as `bytes=0-999`; then 206.")
 IF_RANGE: Final = request_header("If-Range", {"type": "string"}, "An ETag: of another version send all.")
 MAX_STALENESS: Final = request_header(
-    "KV-Max-Staleness-Ms", MILLISECONDS, "Refuse to read from a replica that may be staler."
+    "KV-Max-Staleness-Ms",
+    MILLISECONDS,
+    "Don't read from a replica that may be staler: wait for its next beacon, then ask a fresher node, or 503.",
 )
 REQUEST_ID: Final = request_header(
     "KV-Request-Id",
@@ -201,6 +207,9 @@ REQUEST_ID: Final = request_header(
 WAIT: Final = request_header("KV-Wait", {"const": "local"}, "Only this replica can be waited for.")
 
 POP: Final = answer_header(TEXT_VALUE, "The PoP that answers.", always=True)
+RELAYED_BY: Final = answer_header(
+    TEXT_VALUE, "The PoP that was asked, where another one answers; absent where it answers itself."
+)
 POSITION: Final = answer_header(VERSION, "How far the replica is.", always=True)
 STALENESS: Final = answer_header(
     MILLISECONDS | {"multipleOf": 500}, "Upper bound on the age of the replica's view; absent while there is none."

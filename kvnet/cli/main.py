@@ -35,6 +35,11 @@ class Commands(LazyGroup):
         "up": Entry("kvnet.cli.up:up", NETWORK, "Start a network on this host."),
         "down": Entry("kvnet.cli.down:down", NETWORK, "Stop the network."),
         "status": Entry("kvnet.cli.status:status", NETWORK, "Show how far every PoP is."),
+        "why-stale": Entry(
+            "kvnet.cli.why_stale:why_stale",
+            NETWORK,
+            "Show which PoPs have a key's newest version, and where it is held up on its way to the others.",
+        ),
         "usage": Entry(
             "kvnet.cli.usage:usage", NETWORK, "Show reads, writes and storage per namespace, and their price."
         ),

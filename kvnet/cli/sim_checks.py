@@ -186,6 +186,8 @@ def _sums(outcomes: Sequence[Outcome], seconds: float, ran: int) -> list[tuple[s
         ("acknowledged writes", f"{sum(outcome.acknowledged for outcome in outcomes):,}"),
         ("replicas made of pages", f"{sum(outcome.made_anew for outcome in outcomes):,}"),
         ("large values shown", f"{sum(outcome.large_values for outcome in outcomes):,}"),
+        ("expired records", _expired(outcomes)),
+        ("pages, chunks altered", f"{sum(outcome.altered for outcome in outcomes):,}"),
         ("faults that took effect", _faults(outcomes)),
         ("equal after the heal", _convergence(outcomes)),
         *_ledger(outcomes),
@@ -195,6 +197,11 @@ def _sums(outcomes: Sequence[Outcome], seconds: float, ran: int) -> list[tuple[s
     excused = [outcome for outcome in outcomes if outcome.excuses]
     why = Counter(excuse for outcome in excused for excuse in outcome.excuses)
     return [*rows, ("excused runs", f"{len(excused):,}: {_listed(why)}" if excused else "none")]
+
+
+def _expired(outcomes: Sequence[Outcome]) -> str:
+    hidden, removed = (sum(getattr(outcome, field) for outcome in outcomes) for field in ("hidden", "removed"))
+    return f"{removed:,} removed, hidden {hidden:,} times before"
 
 
 def _faults(outcomes: Sequence[Outcome]) -> str:

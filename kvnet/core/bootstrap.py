@@ -14,10 +14,11 @@ right already. What readers see is the old replica until then. A restart goes on
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, Final
 
 from kvnet.core.events import AbandonBootstrap, BeginBootstrap, BulkSend, FinishBootstrap, StorePage
-from kvnet.core.messages import Page, PagesCredit, PagesWanted
+from kvnet.core.messages import Page, PagesCredit, PagesRefused, PagesWanted
 from kvnet.core.state import NEVER, Neighbour, NodeState
 from kvnet.core.stream import Stream
 from kvnet.core.tree import Tree
@@ -53,12 +54,18 @@ class Bootstrap:
         """Bootstraps that ended well since this start."""
         self._refusers: dict[str, None] = {}
         """Whose journals begin after our end."""
+        self._frames_at = NEVER
+        """When frames came last."""
         self._refused_at = NEVER
         """When the first of them said so."""
         self._active = False
         self._begun = False
         """There is a successor."""
         self._finishing = False
+        self._takes_no_tail = False
+        """Frames are taken up to the highest position of a page."""
+        self._passes_by = False
+        """Frames come, and help nothing."""
         self._donor = ""
         self._left: dict[str, float] = {}
         """Donors that gave nothing (any more), and since when."""
@@ -85,6 +92,11 @@ class Bootstrap:
     @property
     def is_active(self) -> bool:
         return self._active
+
+    @property
+    def is_proving(self) -> bool:
+        """Whether all pages are there, and the tail behind them is being replayed."""
+        return self._finishing
 
     @property
     def start_seq(self) -> int:
@@ -120,7 +132,7 @@ class Bootstrap:
     def on_horizon(self, peer: str) -> None:
         """A peer's journal begins after our end: it can't serve us."""
         state = self.state
-        if peer not in state.neighbours or state.parents or self._finishing:
+        if peer not in state.neighbours or self._is_served() or self._finishing:
             return  # a replica that is being proven is worth having, even if the next one must follow
         if not self._refusers:
             self._refused_at = state.now
@@ -132,14 +144,31 @@ class Bootstrap:
         else:
             self._set_timer(ALONE_MS)
 
+    def _is_served(self) -> bool:
+        """Whether a parent gives us frames; one that is as far as we are gives none, and may be all there is."""
+        state = self.state
+        is_silent = state.late_since is not None and state.now - self._frames_at >= SILENCE_MS
+        return bool(state.parents) and not is_silent
+
     def on_progress(self) -> None:
         """Frames came: whoever serves us has what we lack."""
         self._refusers.clear()
+        self._frames_at = self.state.now
+        if not self._passes_by:
+            self._stay_as_it_is("frames came after all")
+
+    def _stay_as_it_is(self, why: str) -> None:
         if self._active and not self._begun:
-            self.state.report("bootstrap", "frames came after all: no pages are needed")
+            self.state.report("bootstrap", f"{why}: no pages are needed")
+            self._let_go()
             self._reset()
         if not self._active:
             self.state.cancel_timer("bootstrap")
+
+    def pass_by(self) -> None:
+        """Begin because of a frame that is here and can't be applied, as nobody has its chunks any more."""
+        self._passes_by = True
+        self.begin()
 
     def begin(self) -> None:
         """Begin, or begin again where the journal of what was begun can't be continued any more."""
@@ -148,13 +177,21 @@ class Bootstrap:
         if self._begun:
             self._abandon("nobody has the frames that it needs any more")
         self._active = state.awaits_page = True
-        state.report("bootstrap", f"nobody serves frames after {state.tip}: taking pages")
+        state.report("bootstrap", f"nobody serves what follows {state.applied}: taking pages")
         self._ask_next()
+
+    def begin_without_tail(self, why: str) -> None:
+        """Begin again, and take no frame beyond what the pages need: the donors have applied those."""
+        self._abandon(why)
+        self._active = self.state.awaits_page = True
+        self._takes_no_tail = True
+        self._set_timer(AGAIN_MS)
 
     def forget(self) -> None:
         """What was begun is gone, and so is the replica: nobody knows yet whether pages are needed."""
         self._refusers.clear()
         self._left.clear()
+        self._let_go()
         self._reset()
         self.state.cancel_timer("bootstrap")
 
@@ -180,12 +217,15 @@ class Bootstrap:
         state = self.state
         state.report("bootstrap", f"beginning again: {why}")
         if self._begun:
+            self._let_go()
             state.out.append(AbandonBootstrap())
             self.stream.jump_to(state.journal.served)
         self._reset()
 
     def _reset(self) -> None:
         self._active = self._begun = self._finishing = self.state.awaits_page = False
+        self._takes_no_tail = self._passes_by = False
+        self.state.frames_wanted_to = inf
         self._donor = ""
         self._start = self._highest = GENESIS
         self._taken = self._stored = self._digest = b""
@@ -231,16 +271,28 @@ class Bootstrap:
             return False
         if state.is_left_behind(advert.position.epoch):
             return False
-        least = self._start if self._begun else state.journal.served
-        return advert.position[:2] >= least[:2]
+        return self._is_of_use(advert.position)
+
+    def _is_of_use(self, position: Position) -> bool:
+        """Whether pages as of this position bring us further, or continue those we have."""
+        if self._begun:
+            return position[:2] >= self._start[:2]
+        return position[:2] > self.state.journal.served[:2]
 
     def _rest_ms(self) -> float:
         """How long a donor that gave nothing is left alone: others come first, but there may be none."""
         return AGAIN_MS * min(8, max(1, len(self._left)))
 
     def _leave_donor(self) -> None:
+        """Ask another one; this one may give to somebody else."""
         self._leave(self._donor)
-        self._donor = ""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Tell a donor that we take no more pages, as it would keep our place for half a minute."""
+        if self._donor:
+            self.state.out.append(BulkSend(self._donor, PagesRefused(self.state.applied)))
+            self._donor = ""
 
     def _leave(self, name: str) -> None:
         self._left[name] = self.state.now
@@ -248,8 +300,10 @@ class Bootstrap:
             del self._left[next(iter(self._left))]
 
     def on_refused(self, peer: str) -> None:
+        """A donor gives nothing, or no more; or its bulk link is gone."""
         if peer == self._donor:
-            self._leave_donor()
+            self._leave(self._donor)
+            self._donor = ""
             self._ask_next()
 
     def on_bulk_lost(self, peer: str) -> None:
@@ -262,9 +316,8 @@ class Bootstrap:
         state = self.state
         if not self._active or peer != self._donor or page.after != self._taken or self._whole_taken:
             return
-        least = self._start if self._begun else state.journal.served
         too_many = self._storing >= CREDIT + CREDIT_STEP
-        if page.position[:2] < least[:2] or not page.position.seq or too_many or self._is_elsewhere(page.position):
+        if not self._is_of_use(page.position) or too_many or self._is_elsewhere(page.position):
             state.report("bootstrap", f"{peer} gives a page as of {page.position}, which can't be used")
             self._leave_donor()
             self._ask_next()
@@ -272,11 +325,13 @@ class Bootstrap:
         self.pages_received += 1
         self.page_bytes_received += len(page.body)
         self._heard_at = state.now
+        if page.position.seq > self._highest.seq or not self._digest:
+            self._highest, self._digest = page.position, page.digest
+            if self._takes_no_tail:
+                state.frames_wanted_to = self._highest.seq
         if not self._begun:
             self._begin_at(page.position)
         self._note_giver(peer, page)
-        if page.position.seq > self._highest.seq or not self._digest:
-            self._highest, self._digest = page.position, page.digest
         self._taken = page.until or self._taken
         self._whole_taken = not page.until
         self._storing += 1
@@ -307,6 +362,7 @@ class Bootstrap:
         self._begun = True
         self._start = position
         state.awaits_page = False
+        self._refusers.clear()
         state.out.append(BeginBootstrap(position))
         self.stream.jump_to(position)
         for neighbour in state.neighbours.values():
@@ -357,6 +413,8 @@ class Bootstrap:
     def on_applied(self) -> None:
         """The tail has grown: what pages are as of must be on it."""
         state = self.state
+        if self._passes_by:
+            self._stay_as_it_is("what couldn't be applied was")
         for position, giver in list(self._unproven.items()):
             if position.seq <= state.applied.seq:
                 del self._unproven[position]
@@ -383,7 +441,7 @@ class Bootstrap:
     def on_timer(self) -> None:
         """Begin when one peer's word must do; leave a donor that is silent; look for one."""
         state = self.state
-        if self._refusers and not state.parents and (not self._active or self._is_refused_for_long()):
+        if self._refusers and not self._is_served() and (not self._active or self._is_refused_for_long()):
             self.begin()
             return
         self._finish_if_whole()  # after a restart all may be there, and nothing else to come

@@ -83,6 +83,7 @@ class Donor:
         self._send(peer, receiver)
 
     def forget(self, peer: str) -> None:
+        """A receiver is gone, or takes no more."""
         self._receivers.pop(peer, None)
 
     def stop(self) -> None:

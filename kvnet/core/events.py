@@ -8,6 +8,8 @@ The driver (asyncio or simulated) feeds one event at a time and carries out the 
   durability says so), or in `Diverged`. The driver may commit several in one transaction. Whatever speaks of a
   position (adverts, answers) is only sent after the core has seen that event.
 - `Empty` likewise ends in `Applied(GENESIS)`.
+- `DropUnapplied` takes back every `Apply` that hasn't ended in `Applied` yet, whatever chunks it waits for; no
+  event answers it.
 - `Connect` ends in `PeerUp` or `DialFailed`; repeating it while a link is up or being dialled does nothing.
 - `AwaitWritable` ends in one `LinkWritable` as soon as the link has room (at once, in a later turn, if it has it
   already), or in `PeerLost`.
@@ -196,6 +198,10 @@ class Empty(Struct, frozen=True, gc=False):
     """Throw the replica and its journal away: its history is not the network's."""
 
 
+class DropUnapplied(Struct, frozen=True, gc=False):
+    """Forget the frames that were to be applied and aren't: another history goes on from what is."""
+
+
 class Send(Struct, frozen=True, gc=False):
     peer: str
     message: Message
@@ -296,6 +302,7 @@ class Report(Struct, frozen=True, gc=False):
 Effect = (
     Apply
     | Empty
+    | DropUnapplied
     | Send
     | Connect
     | Disconnect

@@ -36,6 +36,7 @@ from kvnet.core.events import (
     SetDeadline,
     Started,
 )
+from kvnet.core.fetching import Fetching
 from kvnet.core.frames import Frame, read_frame
 from kvnet.core.lateness import Lateness
 from kvnet.core.messages import (
@@ -98,11 +99,13 @@ class Replica:
         self.tree = Tree(self.state, self.stream)
         self.overlay = Overlay(self.state)
         self.lateness = Lateness(self.state, self.tree, self.overlay)
-        self.offers = Offers(self.state)
+        self.fetching = Fetching(self.state)
+        self.offers = Offers(self.state, self.fetching)
         self.bootstrap = Bootstrap(self.state, self.stream, self.tree)
         self.donor = Donor(self.state)
-        self.root = Root(self.state, self.tree, self.stream, self.bootstrap, wall_ms)
+        self.root = Root(self.state, self.tree, self.stream, self.bootstrap, self.fetching, wall_ms)
         self.stream.on_start_over = self._on_start_over
+        self.stream.on_drop = self.offers.forget_needs
         self._deadline = inf
 
     @property
@@ -166,7 +169,7 @@ class Replica:
             case BulkReceived(peer, message):
                 self._on_bulk(peer, message)
             case BulkLost(peer):
-                self.offers.on_bulk_lost(peer)
+                self.fetching.on_bulk_lost(peer)
                 self.donor.forget(peer)
                 self.bootstrap.on_bulk_lost(peer)
             case PageSent(peer, until):
@@ -183,7 +186,7 @@ class Replica:
             case ChunkStored(hash_, ok):
                 self.offers.on_stored(hash_, ok=ok)
             case ChunksLacking(hashes):
-                self.offers.on_lacking(hashes)
+                self.fetching.on_lacking(hashes)
             case ChunksReady(id_, chunks):
                 self.offers.begin(id_, chunks)
             case MessageReceived() | Applied():
@@ -194,7 +197,7 @@ class Replica:
     def _start(self) -> None:
         self.overlay.start()
         if not self.state.tip.seq:
-            self.state.empty_since = self.state.now
+            self.state.began_at_ms = self.state.now
         self.bootstrap.resume()
         if self.state.is_root:
             self.root.start()
@@ -216,6 +219,8 @@ class Replica:
 
     def _on_bootstrapped(self, position: Position) -> None:
         self.bootstrap.on_bootstrapped(position)
+        self.offers.pass_by()
+        self.overlay.advert_all()
         self._answer_asks()
         if self.state.is_root:
             self.root.on_progress()
@@ -283,11 +288,12 @@ class Replica:
     def _on_bulk(self, peer: str, message: BulkMessage) -> None:
         match message:
             case ChunksWanted():
-                self.offers.on_wanted(peer, message)
+                self.fetching.on_wanted(peer, message)
             case Chunk():
-                self.offers.on_chunk(peer, message)
+                self.fetching.on_chunk(peer, message)
             case ChunkMissing(hash_):
-                self.offers.on_missing(peer, hash_)
+                self.fetching.on_missing(peer, hash_)
+                self._look_for_chunks()
             case PagesWanted():
                 self.donor.on_wanted(peer, message)
             case PagesCredit():
@@ -296,6 +302,7 @@ class Replica:
                 self.bootstrap.on_page(peer, message)
             case PagesRefused():
                 self.bootstrap.on_refused(peer)
+                self.donor.forget(peer)
             case _:
                 assert_never(message)
 
@@ -332,6 +339,9 @@ class Replica:
             state.barred.pop(neighbour.name, None)  # it contradicted us in another epoch; now it may overrule us
         if advert.wants_echo:
             self.overlay.send_advert(neighbour, wants_echo=False)
+        if state.lacks_chunks:
+            self.fetching.on_ahead(neighbour.name)
+            self._look_for_chunks()
         if state.is_root:
             self.root.on_advert(neighbour)
             return
@@ -395,10 +405,20 @@ class Replica:
                     self.root.hand_out()
                 case "offers":
                     self.offers.on_timer()
+                    self._look_for_chunks()
                 case "bootstrap":
                     self.bootstrap.on_timer()
                 case _:
                     raise AssertionError(f"a timer nobody set: {timer}")
+
+    def _look_for_chunks(self) -> None:
+        """Take pages where frames lead nowhere: a value was replaced so long ago that nobody has its chunks."""
+        if not self.fetching.are_passed_by:
+            return
+        if self.state.is_root:
+            self.root.on_progress()
+        elif not self.bootstrap.is_active:
+            self.bootstrap.pass_by()
 
     def bootstrap_status(self) -> dict[str, Any] | None:
         """Return how far a replica in the making is, for people; None when there is none."""
@@ -418,8 +438,8 @@ class Replica:
             "left_donors": self.bootstrap.left_count,
             "unproven_pages": self.bootstrap.unproven_count,
             "offers": self.offers.offer_count,
-            "chunks_wanted": self.offers.wanted_count,
-            "kept_chunk_asks": self.offers.kept_ask_count,
+            "chunks_wanted": len(self.fetching.wanted),
+            "kept_chunk_asks": self.fetching.kept_ask_count,
         }
 
     def check_invariants(self) -> None:

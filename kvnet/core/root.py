@@ -13,6 +13,7 @@ from typing import Final
 
 from kvnet.core.bootstrap import Bootstrap
 from kvnet.core.events import OpenEpoch, RefuseWrites
+from kvnet.core.fetching import Fetching
 from kvnet.core.frames import EPOCH_MAX
 from kvnet.core.messages import BeaconId, Reason
 from kvnet.core.state import NEVER, Neighbour, NodeState
@@ -52,10 +53,12 @@ class Root:
         tree: Tree,
         stream: Stream,
         bootstrap: Bootstrap,
+        fetching: Fetching,
         wall_ms: Callable[[], float],
     ) -> None:
         self.state = state
         self.bootstrap = bootstrap
+        self.fetching = fetching
         self.wall_ms = wall_ms
         self.tree = tree
         self.stream = stream
@@ -81,9 +84,9 @@ class Root:
     def _hears_nobody(self) -> bool:
         """Whether nobody has told where it stands yet, and there may be somebody who does."""
         state = self.state
-        waited_ms = state.now - self._started_at
+        is_over = state.now >= self._started_at + LISTEN_MS_MAX  # as the timer has it, to the last bit
         told = any(neighbour.advert is not None for neighbour in state.neighbours.values())
-        return not told and not state.config.fresh and waited_ms < LISTEN_MS_MAX
+        return not told and not state.config.fresh and not is_over
 
     def on_advert(self, neighbour: Neighbour) -> None:
         """Note who is ahead of us while we may still catch up."""
@@ -154,7 +157,7 @@ class Root:
         elif self.phase is Phase.CATCHING_UP and self.bootstrap.is_active:
             if self.bootstrap.lacks_frames:
                 self._leave_silent()
-            self._catch_up()
+            self._decide()
         elif self.phase is Phase.CATCHING_UP:
             for name in list(self.state.parents):  # silent for too long, and still ahead
                 self.tree.leave(name)
@@ -165,11 +168,12 @@ class Root:
 
     def on_progress(self) -> None:
         """Frames came or were applied while catching up: go on until the member that gives them has no more."""
-        if self.phase is not Phase.CATCHING_UP or self.bootstrap.is_active:
+        if self.phase not in {Phase.CATCHING_UP, Phase.REFUSING} or self.bootstrap.is_active:
             return
         state = self.state
         here = state.tip
-        if any(self._ahead.get(name, here)[:2] > here[:2] for name in state.parents):
+        is_given_more = any(self._ahead.get(name, here)[:2] > here[:2] for name in state.parents)
+        if is_given_more and not self.fetching.wait_in_vain:
             self._catch_up()
         else:
             self._decide()
@@ -193,7 +197,10 @@ class Root:
         """Open, fetch or refuse, once the disk has what was fetched: an epoch begins where the writer stands."""
         state, config = self.state, self.state.config
         if self.bootstrap.is_active or state.applied != state.tip:
-            self._catch_up()
+            if self.fetching.wait_in_vain:
+                self._do_without_chunks()
+            else:
+                self._catch_up()
             return
         here = state.tip
         ahead = {name: there for name, there in self._ahead.items() if there[:2] > here[:2]}
@@ -229,6 +236,35 @@ class Root:
             self._refuse(
                 f"the network is ahead by {behind} and no member can give that back; "
                 "start with --accept-loss to go on without it"
+            )
+
+    def _do_without_chunks(self) -> None:
+        """Go on from what is applied, since what comes behind it needs chunks that nobody gives; or refuse."""
+        state, config = self.state, self.state.config
+        beyond = f"the entries behind {state.applied.version}, {state.tip.seq - state.applied.seq} in number,"
+        others_are_past = any(there[:2] > state.applied[:2] for there in self._ahead.values())
+        is_making, is_proving = self.bootstrap.is_active, self.bootstrap.is_proving
+        if is_making and not is_proving:
+            self._catch_up()
+        elif is_making and config.accept_loss:
+            self._catch_up()
+            self.bootstrap.begin_without_tail("its tail needs chunks that nobody gives")
+        elif config.recover and not is_making and (others_are_past or self.fetching.are_passed_by):
+            self._catch_up()
+            self.bootstrap.pass_by()
+        elif config.accept_loss:
+            self._epoch_seen = max(self._epoch_seen, state.tip.epoch)
+            self.stream.drop_unapplied()
+            self._open()
+        elif not is_making and (others_are_past or self.fetching.are_passed_by):
+            self._refuse(
+                f"{beyond} need chunks of large values that no member gives, though some have applied them; start "
+                "with --recover to take the data of its members instead, or with --accept-loss to go on without it"
+            )
+        else:
+            self._refuse(
+                f"{beyond} need chunks of large values that no member has; start the members that have them, "
+                "or start with --accept-loss to go on without these writes"
             )
 
     def _leave_silent(self) -> None:

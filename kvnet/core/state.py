@@ -11,7 +11,7 @@ from typing import Final
 from kvnet.core.events import Effect, JournalPort, LinkPort, Report, Send
 from kvnet.core.freshness import BeaconSeen
 from kvnet.core.messages import Advert, Ask, BeaconId, Message
-from kvnet.core.versions import Position
+from kvnet.core.versions import GENESIS, Position
 from kvnet.timers import Timers
 
 RTT_WINDOW_MS: Final = 60_000
@@ -124,13 +124,20 @@ class NodeState:
         self.tip: Position = journal.position
         """Received and chain-checked; at or ahead of `applied`."""
         self.applied: Position = journal.position
+        self.frames_wanted_to = inf
+        """Frames that end after this seq aren't taken."""
         self.children: dict[str, Child] = {}
-        self.empty_since = NEVER
-        """When this replica began with nothing, the last time that it did."""
+        self.began_at: Position = GENESIS
+        """What this replica began with: nothing, or what it had applied when it gave way to another history."""
+        self.began_at_ms = NEVER
+        """When it did, the last time."""
         self.awaits_page = False
         """Nobody can serve us from where we stand: no use in subscribing before the first page has come."""
         self.overruled_by = 0
         """The epoch whose history took the place of ours, the last time that happened."""
+        # offers
+        self.lacks_chunks = False
+        """What is to be applied next waits for chunks."""
         # tree
         self.parents: dict[str, Parent] = {}
         """By name, in the order they were taken; the first to deliver matters, not the order."""
@@ -214,12 +221,12 @@ class NodeState:
         return self.barred.get(peer, NEVER) > self.now
 
     def is_left_behind(self, epoch: int) -> bool:
-        """Whether an empty replica should not begin with a history of this epoch, since there is a higher one.
+        """Whether a replica that begins should not take a history of this epoch, since there is a higher one.
 
-        It would take the old one from whoever hasn't heard yet, and have to start over again. If nobody gives it
+        It would take the old one from whoever hasn't heard yet, and have to give way again. If nobody gives it
         the higher one within `peer_bar_ms`, any will do.
         """
-        if self.tip.seq or self.now - self.empty_since >= self.timers.peer_bar_ms:
+        if self.tip != self.began_at or self.now - self.began_at_ms >= self.timers.peer_bar_ms:
             return False
         return epoch < self.overruled_by or any(
             neighbour.advert is not None and neighbour.advert.position.epoch > epoch

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from kvnet.core.events import UNSENT_BYTES_MAX, Apply, AwaitWritable, Empty, Send
+from kvnet.core.events import UNSENT_BYTES_MAX, Apply, AwaitWritable, DropUnapplied, Empty, Send
 from kvnet.core.frames import Frame, read_span
 from kvnet.core.messages import Beacon, Frames, Move, Reason, Refused, Subscribe, Unsubscribe
 from kvnet.core.state import NEVER, Child, NodeState
@@ -57,6 +57,8 @@ class Stream:
         """By peer whose history differs: a seq, and its chain there."""
         self.on_start_over: Callable[[], None] = _nothing
         """Called when our replica is thrown away."""
+        self.on_drop: Callable[[], None] = _nothing
+        """Called when frames that were to be applied are not any more."""
 
     @property
     def recent_bytes(self) -> int:
@@ -85,6 +87,8 @@ class Stream:
                 if last <= tip.seq:
                     self.frames_duplicate += 1
                     continue
+                if last > state.frames_wanted_to:
+                    break
                 if first > tip.seq + 1:
                     break  # a gap: sent for a subscription before this one, for another tip
                 frame = self._read_frame(data)
@@ -133,18 +137,51 @@ class Stream:
         if epoch > state.tip.epoch:
             self.overrule(peer, epoch)
         elif agreeing:
-            state.report("forked", f"{peer} and {agreeing} against us at {state.tip}: starting over")
-            self.start_over()
+            state.report("forked", f"{peer} and {agreeing} against us at {state.tip}")
+            self._give_way()
 
     def overrule(self, peer: str, epoch: int) -> None:
         """Give way to a history of a higher epoch, which isn't ours going on."""
         state = self.state
-        state.report("forked", f"{peer} is in epoch {epoch} and we are left behind at {state.tip}: starting over")
+        state.report("forked", f"{peer} is in epoch {epoch} and we are left behind at {state.tip}")
         state.overruled_by = epoch
-        self.start_over()
+        self._give_way()
+
+    def _give_way(self) -> None:
+        """Leave a history that isn't the network's: what isn't applied first, and then what is.
+
+        Where frames wait for a chunk that is lost, all of the network has them, and what it shows is right.
+        """
+        state = self.state
+        is_stuck = state.lacks_chunks and state.applied not in {state.tip, GENESIS}
+        if not is_stuck or state.journal.bootstrap is not None:
+            self.start_over()
+            return
+        self._stand_alone()
+        self.drop_unapplied()
+        state.began_at, state.began_at_ms = state.applied, state.now
+
+    def drop_unapplied(self) -> None:
+        """Stand where our records stand: the frames beyond that are forgotten."""
+        state = self.state
+        state.report("dropped", f"frames after {state.applied}, up to {state.tip}, that weren't applied")
+        self._forget_recent()
+        state.tip = state.applied
+        state.out.append(DropUnapplied())
+        self.on_drop()
 
     def start_over(self) -> None:
-        """Throw our replica away: the network's history is not ours. Nobody serves us or is served from now on."""
+        """Throw our replica away: the network's history is not ours."""
+        state = self.state
+        self._stand_alone()
+        self._forget_recent()
+        state.tip = state.applied = state.began_at = GENESIS
+        state.began_at_ms = state.now
+        state.out.append(Empty())
+        self.on_start_over()
+
+    def _stand_alone(self) -> None:
+        """Nobody serves us or is served from now on, and nobody is left alone for what was before."""
         state = self.state
         self._disputes.clear()
         state.barred.clear()
@@ -154,11 +191,6 @@ class Stream:
             self._leave(parent)
         for child in list(state.children):
             self.drop_child(child, Reason.BEHIND)
-        self._forget_recent()
-        state.tip = state.applied = GENESIS
-        state.empty_since = state.now
-        state.out.append(Empty())
-        self.on_start_over()
 
     def jump_to(self, position: Position) -> None:
         """Follow another journal from its position on; whoever we serve from before is refused when it shows."""
@@ -167,6 +199,7 @@ class Stream:
             self._leave(parent)
         self._forget_recent()
         state.tip = state.applied = position
+        self.on_drop()
 
     def _forget_recent(self) -> None:
         self._recent.clear()

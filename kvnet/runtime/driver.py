@@ -31,6 +31,7 @@ from kvnet.core.events import (
     DialFailed,
     Disconnect,
     Diverged,
+    DropUnapplied,
     Effect,
     Empty,
     Event,
@@ -93,6 +94,9 @@ class DrivenStore(PagedStore, Protocol):
     def put_chunks(self, stored: Sequence[tuple[bytes, bytes]]) -> None: ...
     def apply(self, frames: Sequence[Frame]) -> Position: ...
     def reset(self) -> None: ...
+    def look_again(self) -> None:
+        """Have whoever remembers answers ask anew whether this replica may serve."""
+
     def erase_some(self, budget: int = ...) -> bool: ...
 
 
@@ -287,9 +291,12 @@ class Driver:
                 self._links.await_writable(peer)
             case Report(what, detail):
                 self._report(what, detail)
+            case DropUnapplied():
+                self._forget_pending()
             case Empty():
                 self._forget_pending()
                 self._reset_due = True
+                self._store.look_again()
                 self._end_turn_soon()
             case BulkSend(peer, bulk_message):
                 self._bulk.send(peer, bulk_message)

@@ -7,7 +7,8 @@ from math import inf
 
 from kvnet.core.frames import Frame
 from kvnet.simulator.node import SimulatedNode
-from kvnet.simulator.world import ROOT, Watcher, World
+from kvnet.simulator.watching import Watcher
+from kvnet.simulator.world import ROOT, World
 
 
 class Arrivals(Watcher):

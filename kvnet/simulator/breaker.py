@@ -18,6 +18,7 @@ from kvnet.errors import ConfigError
 from kvnet.simulator.disk import SimulatedDisk
 from kvnet.simulator.disturbances import LOSS_CONNECTED_MAX, Disturbances
 from kvnet.simulator.faults import (
+    Alter,
     AnyFault,
     Bandwidth,
     Burst,
@@ -39,7 +40,7 @@ from kvnet.simulator.faults import (
     Twin,
     describe,
 )
-from kvnet.simulator.tampering import Tamperer
+from kvnet.simulator.tampering import BulkTamperer, Tamperer
 from kvnet.simulator.world import ROOT, World
 from kvnet.topology.suggest import unknown
 from kvnet.topology.wan_state import Cut as CutState
@@ -49,6 +50,7 @@ CPU_MS_DISTURBING: Final = 2.0
 """A process that takes this long over an event may not keep up."""
 MBPS_ENOUGH: Final = 10.0
 """What any swarm's load leaves room on."""
+BACKLOG_MS_MAX: Final = 1000.0
 
 
 class Breaker:
@@ -72,12 +74,13 @@ class Breaker:
         self._pairs: dict[int, PairFault] = {}
         self._losses: dict[int, float] = {}
         self._bandwidths: dict[int, float] = {}
-        self._down: Counter[str] = Counter()
         self._paused: Counter[str] = Counter()
         self._full: Counter[str] = Counter()
         self._lying: Counter[str] = Counter()
         self._fsyncs: dict[int, Callable[[], float]] = {}
         self._tampering: dict[int, Tamperer] = {}
+        self.altering: dict[int, BulkTamperer] = {}
+        """By the fault's number, also after its end."""
         self._ends: dict[int, Callable[[], None]] = {}
         self._lasting: dict[int, AnyFault] = {}
         self._healed = False
@@ -174,6 +177,8 @@ class Breaker:
                 return self._flip(nodes)
             case LyingDisk(nodes=nodes):
                 return self._lie(nodes)
+            case Alter():
+                return self._alter(fault, number)
             case SlowDisk():
                 return self._slow_disk(fault, number)
             case Clock():
@@ -199,7 +204,7 @@ class Breaker:
                 if mbps < MBPS_ENOUGH:
                     self.disturbances.begin()
                 self._wan_changed()
-                return partial(self._forget, self._bandwidths, number, everything=mbps < MBPS_ENOUGH)
+                return partial(self._quicken, number, everything=mbps < MBPS_ENOUGH)
             case HangUp(a=a, b=b):
                 link = self.world.nodes[a].links.get(b)
                 if link is not None:
@@ -216,15 +221,15 @@ class Breaker:
         self._old_disks[wanted] = self.world.nodes[name].disk.copied()
 
     def _stop(self, name: str, *, silent: bool = False, power: bool = False) -> None:
-        self._down[name] += 1
+        self.world.kept_down[name] += 1
         self.disturbances.begin(name)
         if self.world.nodes[name].core is not None:
             self.world.crash(name, silent=silent, power=power)
 
     def _start(self, name: str) -> None:
-        self._down[name] -= 1
+        self.world.kept_down[name] -= 1
         self.disturbances.end(name)
-        if not self._down[name] and self.world.nodes[name].core is None:
+        if not self.world.kept_down[name] and self.world.nodes[name].core is None:
             self.world.start(name)
 
     def _crash(self, fault: Crash) -> Callable[[], None]:
@@ -252,7 +257,7 @@ class Breaker:
             if desk is not None:
                 desk.crash_at = None
             root = self.world.root
-            if root.core is None and not self._down[ROOT]:
+            if root.core is None and not self.world.kept_down[ROOT]:
                 self.world.start(ROOT)
 
         return end
@@ -403,6 +408,18 @@ class Breaker:
             self.disturbances.end()
         self._wan_changed()
 
+    def _quicken(self, number: int, *, everything: bool) -> None:
+        """End a limit of bandwidth; bulk links that have seconds to carry at the old speed are made anew.
+
+        What a link was given it carries at the speed of that time. On a line that got quicker it would not.
+        """
+        self._forget(self._bandwidths, number, everything=everything)
+        for node in list(self.world.nodes.values()):
+            for link in list(node.bulk.links.values()):
+                queue = link.direction(node).queue
+                if queue and queue[-1][0] - self.world.now > BACKLOG_MS_MAX:
+                    self.world.close(link)
+
     def _cut(self, fault: Partition, number: int) -> Callable[[], None]:
         wan = self.world.wan
         senders = tuple(name for name in wan.members(fault.senders) if name in self.world.nodes)
@@ -470,6 +487,19 @@ class Breaker:
         self._wan_changed()
         lasts = rng.expovariate(1 / (fault.bad_ms if is_bad else fault.good_ms))
         self.world.at(self.world.now + lasts, self._gilbert, (number, fault, rng, not is_bad))
+
+    def _alter(self, fault: Alter, number: int) -> Callable[[], None]:
+        """The one that began last has its way with every page and chunk."""
+        tamperer = BulkTamperer(fault, Random(self._rng.getrandbits(64)))
+        self.altering[number] = self.world.bulk_tampering = tamperer
+        self.disturbances.begin()
+
+        def end() -> None:
+            if self.world.bulk_tampering is tamperer:
+                self.world.bulk_tampering = None
+            self.disturbances.end()
+
+        return end
 
     def _tamper(self, fault: Tamper, number: int) -> Callable[[], None]:
         """The one that began last has its way with every message."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, NoReturn
 
-from kvnet.simulator.world import Watcher, World
+from kvnet.simulator.watching import Watcher
+from kvnet.simulator.world import World
 
 
 class CheckFailed(Exception):

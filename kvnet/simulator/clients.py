@@ -21,11 +21,14 @@ from kvnet.errors import RequestError, StorageFull
 from kvnet.simulator.checking import Checker
 from kvnet.simulator.desk import NAMESPACE, Desk
 from kvnet.simulator.disturbances import Disturbances
+from kvnet.simulator.expiry import BRIEF
 from kvnet.simulator.node import SimulatedNode
 from kvnet.simulator.world import World
 
 RETRY_MS: Final = 500.0
 TRIES_MAX: Final = 60
+BRIEF_KEYS: Final = 12
+TTL_S_MAX: Final = 10
 BEHIND: Final = 503
 DISK_FULL: Final = 507
 
@@ -57,9 +60,14 @@ class Clients:
         value_bytes_max: int,
         until_ms: float,
         large_share: float = 0.0,
+        brief_share: float = 0.0,
     ) -> None:
-        """`rate` is in writes a second, from now on until `until_ms`, `large_share` of them of large values."""
+        """`rate` is in writes a second, from now on until `until_ms`.
+
+        `large_share` of them are of large values; `brief_share` live for some seconds only.
+        """
         self.large_share = large_share
+        self.brief_share = brief_share
         self.world = world
         self.rng = rng
         self.every_ms = 1000 / rate
@@ -80,6 +88,8 @@ class Clients:
             operations = [self._operation() for _ in range(count)]
             if self.large_share and rng.random() < self.large_share:
                 operations = [self._large()]
+            elif self.brief_share and rng.random() < self.brief_share:
+                operations = [self._brief()]
             write = Write(rng.getrandbits(128).to_bytes(16, "big"), operations)
             self.writes.append(write)
             self._try(write)
@@ -94,6 +104,13 @@ class Clients:
             return PutValue(NAMESPACE, key, b"always the same", b"", 0, 0)
         size = rng.randrange(self.value_bytes_max) if rng.random() < 0.05 else rng.randrange(100)
         return PutValue(NAMESPACE, key, rng.getrandbits(64).to_bytes(8, "big") + bytes(size), b"", 0, 0)
+
+    def _brief(self) -> PutValue:
+        """A pair that is to live for a while, or that was and is to stay."""
+        rng = self.rng
+        key, value = b"%s%d" % (BRIEF, rng.randrange(BRIEF_KEYS)), rng.getrandbits(64).to_bytes(8, "big")
+        ttl_s = rng.randrange(1, TTL_S_MAX) if rng.random() < 0.8 else 0
+        return PutValue(NAMESPACE, key, value, b"", 0, ttl_s)
 
     def _large(self) -> PutLargeValue:
         """A value of one chunk, or of one and a little more."""

@@ -8,6 +8,7 @@ the protocol, only after the fsync.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -20,7 +21,7 @@ from kvnet.core.pieces import BUSY, UNDER_WAY_MAX
 from kvnet.core.replica import Replica
 from kvnet.core.versions import Version
 from kvnet.core.writer import Cut, Ticket, Writer
-from kvnet.errors import RequestError, StorageFull
+from kvnet.errors import ChunksMissing, RequestError, StorageFull
 from kvnet.limits import Limits
 from kvnet.simulator.node import SimulatedNode
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 NAMESPACE: Final = bytes.fromhex("5eed" * 8)
 """The namespace that simulated writes go to."""
 FULL_REST_MS: Final = 500.0
+REMOVAL_INTERVAL_MS: Final = 500.0
+"""How often expired records are removed, as runtime/group_commit.py does."""
 COMPLETED_SHARE: Final = 0.5
 """How often a transaction under way is complete when its process dies."""
 
@@ -80,6 +83,14 @@ class Desk:
         """What the disk is busy with."""
         self._committed_at = -inf
         self._due = inf
+        per_s = world.removals_per_s
+        self._removal_ms = max(REMOVAL_INTERVAL_MS, 1000 / per_s) if per_s else inf
+        self.removals_at_once = max(1, int(per_s * self._removal_ms / 1000)) if per_s else 0
+        self._is_to_remove = False
+        """Somebody will come and look for what has expired."""
+        self._removals_due = False
+        """Removals were sequenced, and no commit has begun that takes them."""
+        node.clock.go_on(node.clock_ms())
         nonce = world.rng.getrandbits(128).to_bytes(16, "big")
         founding = [] if NAMESPACE in node.disk.namespaces else [Namespace(NAMESPACE, "simulated", 0)]
         self.writer.open_epoch(epoch, nonce, founding)
@@ -95,7 +106,8 @@ class Desk:
         Raises:
             RequestError: refused; nothing was sequenced.
         """
-        ticket = self.writer.submit(operations, request_id, self.node.clock_ms(), int(self.node.wall_ms()))
+        time_ms = int(self.node.replica_time_s() * 1000)
+        ticket = self.writer.submit(operations, request_id, self.node.clock_ms(), time_ms)
         self._waiting.append((ticket.durable_at, answer))
         return ticket
 
@@ -121,6 +133,7 @@ class Desk:
         names = Manifest.unpack(operation.manifest).chunks
         for name, data in zip(names, operation.chunks, strict=True):
             self.node.disk.put_chunk(name, data)
+        self.node.sync()
         id_ = self.world.rng.getrandbits(128).to_bytes(16, "big")
         self._offered[id_] = _Offered(operation._replace(chunks=[]), request_id, promised, answer)
         self.node.feed(ChunksReady(id_, tuple(dict.fromkeys(names))))
@@ -164,6 +177,7 @@ class Desk:
         if self._dies_at(CrashPoint.APPEND):
             return
         self._committing = self.writer.cut(int(self.node.wall_ms()))
+        self._removals_due = False
         if self._dies_at(CrashPoint.FSYNC):
             return
         wait_ms = self.fsync_ms()
@@ -176,17 +190,22 @@ class Desk:
         cut = self._committing
         if self.node.core is not self.core or cut is None:
             return
-        if self.world.now < self.node.stalled_until:
-            self.world.at(self.node.stalled_until, self._on_synced, None)
+        if self.node.put_off(self._on_synced, None):
             return
         try:
             self._make_durable(cut)
         except StorageFull:
             self._committing = None
             self.writer.rejected()
+            self._removals_due = False
+            self._remove_later(FULL_REST_MS)
             self._committed_at = self.world.now + FULL_REST_MS
             self._answer(inf, durable=False)
             self._come_back()
+            return
+        except ChunksMissing:  # collected, since the wall was set forward by as long as they are kept
+            self.world.crash(self.node.id)
+            self.world.launch_again(self.node.id)
             return
         if self._dies_at(CrashPoint.SEND):
             return
@@ -196,12 +215,36 @@ class Desk:
         if cut.frames:
             self.node.feed(FramesCut(tuple(cut.frames)))
         self._answer(self.node.disk.position.seq, durable=True)
+        self._remove_later(0.0)
         self.commit_soon()
+
+    def _remove_later(self, rest_ms: float) -> None:
+        """Remove what has expired, an interval from now; not before those removed last are durable, or undone."""
+        if not (self._is_to_remove or self._removals_due) and self._removal_ms < inf:
+            self._is_to_remove = True
+            self.world.at(self.world.now + max(self._removal_ms, rest_ms), self._remove, None)
+
+    def _remove(self, _: object) -> None:
+        """Sequence the removal of what has expired, a limited number at a time."""
+        if not self.is_open:
+            return
+        if self.node.put_off(self._remove, None):
+            return
+        self._is_to_remove = False
+        now_s = self.node.replica_time_s()
+        rows = self.node.disk.due(int(now_s), self.removals_at_once)
+        if rows:
+            self.writer.expire(rows, now_s)
+            self._removals_due = self.writer.has_pending
+            self.commit_soon()
+        if not self._removals_due:
+            self._remove_later(0.0)
 
     def _make_durable(self, cut: Cut) -> None:
         """Have the transaction on the disk, which shows it to nobody sooner."""
         self.node.disk.apply(cut.frames, cut.requests)
         self.node.disk.sync()
+        self.node.clock.on_applied(self.node.disk.stamp)
         self.world.on_durable(self.node, cut.frames)
 
     def on_crash(self) -> None:
@@ -209,7 +252,8 @@ class Desk:
         cut, self._committing = self._committing, None
         is_new = cut is not None and cut.frames and cut.frames[-1].last_seq > self.node.disk.position.seq
         if cut is not None and is_new and not self.node.disk.is_full and self.world.rng.random() < COMPLETED_SHARE:
-            self._make_durable(cut)
+            with suppress(ChunksMissing):
+                self._make_durable(cut)
 
     def _answer(self, up_to: float, *, durable: bool) -> None:
         answered = [answer for seq, answer in self._waiting if seq <= up_to]

@@ -76,6 +76,15 @@ class FlippedBit(Fault, frozen=True, kw_only=True, tag="flipped_bit"):
     nodes: Names
 
 
+class Alter(Fault, frozen=True, kw_only=True, tag="alter"):
+    """Pages and chunks on their way are changed: a bit, which their checksum tells, or a record is left out."""
+
+    pages: Share
+    chunks: Share = 0.0
+    forged: bool = False
+    """Checksums are made to fit, as of a donor that has decayed."""
+
+
 class SlowDisk(Fault, frozen=True, kw_only=True, tag="slow_disk"):
     """The coordinator's fsync takes between these times."""
 
@@ -165,6 +174,7 @@ AnyFault = (
     | FullDisk
     | LyingDisk
     | FlippedBit
+    | Alter
     | SlowDisk
     | Clock
     | Twin

@@ -125,10 +125,12 @@ class Deliveries(Checker):
         """Whether the frame is part of the history that the coordinator now writes on."""
         if not self.world.history.branches:
             return True
-        root = self.world.root.disk
-        if root.position.seq >= frame.last_seq:
-            return root.holds(frame.position)
-        return self.world.history.leads(root.position.chain, frame.chain_after)
+        root, leads = self.world.root.disk, self.world.history.leads
+        if root.position.seq < frame.last_seq:
+            return leads(root.position.chain, frame.chain_after)
+        if root.horizon_seq > frame.last_seq:
+            return leads(frame.chain_after, root.position.chain)
+        return root.holds(frame.position)
 
 
 class ParentLoops(Checker):

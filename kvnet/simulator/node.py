@@ -17,25 +17,19 @@ from kvnet.core.events import (
     Apply,
     AwaitWritable,
     BeginBootstrap,
-    BootstrapFailed,
-    Bootstrapped,
-    BulkLost,
     BulkSend,
     ChunksLacking,
-    ChunkStored,
     Connect,
     DeadlineReached,
     Disconnect,
     Diverged,
+    DropUnapplied,
     Effect,
     Empty,
     Event,
     FinishBootstrap,
     OfferSettled,
     OpenEpoch,
-    PageSent,
-    PageStored,
-    PageUnusable,
     PeerLost,
     RefuseWrites,
     Report,
@@ -48,13 +42,17 @@ from kvnet.core.events import (
     StorePage,
 )
 from kvnet.core.frames import Frame
-from kvnet.core.messages import Chunk, ChunkMissing, Frames, Message, Page
+from kvnet.core.freshness import ReplicaClock
+from kvnet.core.messages import Frames, Message
 from kvnet.core.replica import Replica
 from kvnet.core.state import NodeConfig
-from kvnet.core.versions import GENESIS, Position
-from kvnet.errors import ChunksMissing, Divergence, PageDamaged, ProtocolError, StorageDamaged, StorageFull
-from kvnet.simulator.disk import SimulatedDisk, SimulatedJournal
+from kvnet.core.versions import GENESIS
+from kvnet.errors import ChunksMissing, Divergence, ProtocolError, StorageFull
+from kvnet.simulator.bulk_work import BulkWork
+from kvnet.simulator.disk import SimulatedDisk
+from kvnet.simulator.journal import SimulatedJournal
 from kvnet.simulator.network import Link, size_of
+from kvnet.topology.schema import COORDINATOR
 
 if TYPE_CHECKING:
     from kvnet.simulator.world import World
@@ -63,8 +61,6 @@ FULL_RETRY_FIRST_MS: Final = 100.0
 FULL_RETRY_MAX_MS: Final = 5000.0
 """How often a full disk is tried again, as runtime/driver.py does."""
 PENDING_BYTES_MAX: Final = 16 * 1024 * 1024
-PAGE_MS: Final = 2.0
-"""How long it takes to read a page, or to store one."""
 
 
 class SimulatedNode:
@@ -72,22 +68,17 @@ class SimulatedNode:
 
     __slots__ = (
         "_armed_at",
-        "_bulk_outbox",
-        "_bulk_waiting",
         "_deadline",
         "_frames",
-        "_lacking",
         "_outbox",
-        "_pages",
         "_pending",
-        "_proof",
+        "_put_off",
         "_reset_due",
         "_retry_ms",
         "_retrying",
-        "_work",
         "backlog",
-        "bulk_dialling",
-        "bulk_links",
+        "bulk",
+        "clock",
         "clock_offset_ms",
         "clock_rate",
         "control_messages_sent",
@@ -117,8 +108,8 @@ class SimulatedNode:
         self.core: Replica | None = None
         self.links: dict[str, Link] = {}
         self.dialling: dict[str, None] = {}
-        self.bulk_links: dict[str, Link] = {}
-        self.bulk_dialling: dict[str, None] = {}
+        self.bulk = BulkWork(self)
+        """Its bulk links, pages and chunks."""
         self.reports: list[tuple[float, str, str]] = []
         self.events = 0
         self.control_messages_sent = 0
@@ -130,26 +121,22 @@ class SimulatedNode:
         """Until then the process does nothing; what arrives waits in its sockets."""
         self.cpu_ms = 0.0
         """How long it takes over one event."""
+        self._put_off: list[tuple[Callable[[Any], object], Any]] = []
+        """What waits until it doesn't stand still any more."""
         self.backlog: list[Event] = []
         """What happened to its links while it was stalled."""
         self.clock_offset_ms = 0.0
         self.clock_rate = 1.0
         """Its monotonic clock is world time × rate + offset."""
         self.wall_offset_ms = 0.0
+        self.clock = ReplicaClock()
+        """By which its records expire."""
         self._forget_turn()
 
     def _forget_turn(self) -> None:
         self._pending: list[Event] = []
         self._outbox: dict[str, list[Message]] = {}
-        self._bulk_outbox: dict[str, list[Message]] = {}
-        self._bulk_waiting: dict[str, list[Message]] = {}
-        """By peer whose bulk link is being dialled."""
-        self._pages: list[Page] = []
-        self._proof: tuple[Position, bytes] | None = None
-        self._work = 0
-        """Grows when what is being done for a successor is given up."""
-        self._lacking: tuple[bytes, ...] = ()
-        """The chunks that the next frame, or the proof, waits for."""
+        self.bulk.forget()
         self._frames: list[Frame] = []
         self._reset_due = False
         self._retry_ms = FULL_RETRY_FIRST_MS
@@ -179,6 +166,36 @@ class SimulatedNode:
         """Return the time by this node's wall clock."""
         return self.world.now + self.wall_offset_ms
 
+    def hear_time(self) -> None:
+        """Tell the clock what the root says, of which this host's own wall is no witness; that of the root is."""
+        core = self.core
+        if self.name == COORDINATOR:
+            self.clock.on_beacon(self.wall_ms(), self.clock_ms())
+        elif core is not None and core.state.beacon_at > -inf:
+            self.clock.on_beacon(core.state.beacon_time_ms, core.state.beacon_at)
+
+    def replica_time_s(self) -> float:
+        """Return the time by which its records expire, as a read does: it is remembered."""
+        self.hear_time()
+        now_s = self.clock.now_ms(self.clock_ms()) / 1000
+        self.disk.note_time(now_s)
+        return now_s
+
+    def all_links(self) -> list[Link]:
+        return [*self.links.values(), *self.bulk.links.values()]
+
+    def links_of(self, bulk: bool) -> dict[str, Link]:
+        return self.bulk.links if bulk else self.links
+
+    def dialling_of(self, bulk: bool) -> dict[str, None]:
+        return self.bulk.dialling if bulk else self.dialling
+
+    def on_lost(self, peer: str, *, bulk: bool) -> None:
+        if bulk:
+            self.bulk.on_lost(peer)
+        else:
+            self.feed(PeerLost(peer))
+
     def unsent_bytes(self, peer: str) -> int:
         link = self.links.get(peer)
         if link is None:
@@ -195,6 +212,8 @@ class SimulatedNode:
         self.started_at = self.world.now
         self.stalled_until = -inf
         self._forget_turn()
+        self.disk.now_ms = self.wall_ms
+        self.clock = ReplicaClock(self.disk.stamp, self.disk.reached_s * 1000)
         world = self.world
         self.core = Replica(
             config, world.timers, self.disk.port, self, rng, self.wall_ms, read_frame=world.read_frame
@@ -206,8 +225,9 @@ class SimulatedNode:
         self.core = None
         self.stopped_at = self.world.now
         self.dialling.clear()
-        self.bulk_dialling.clear()
         self.backlog.clear()
+        self.stalled_until = -inf
+        self._wake_up(None)  # nobody has to wait for who is gone
         self._forget_turn()
 
     def resume(self) -> None:
@@ -216,12 +236,30 @@ class SimulatedNode:
             self.stalled_until = self.world.now
             if self.core is not None:
                 self._drain(self.core)
-                for link in [*self.links.values(), *self.bulk_links.values()]:
+                for link in self.all_links():
                     self.world.look_at(link.direction(link.other(self)))
                 if self._deadline < inf:
                     self._arm()
-                if self._retrying:
-                    self._try_again(self.core)
+            self._wake_up(None)
+
+    def put_off(self, action: Callable[[Any], object], argument: Any) -> bool:
+        """Whether this process stands still, and `action(argument)` happens when it doesn't any more."""
+        if self.world.now >= self.stalled_until:
+            return False
+        if not self._put_off:
+            self.world.at(self.stalled_until, self._wake_up, None)
+        self._put_off.append((action, argument))
+        return True
+
+    def _wake_up(self, _: object) -> None:
+        if not self._put_off:
+            return
+        if self.world.now < self.stalled_until:
+            self.world.at(self.stalled_until, self._wake_up, None)
+            return
+        put_off, self._put_off = self._put_off, []
+        for action, argument in put_off:
+            action(argument)
 
     def set_clock(self, *, step_ms: float = 0.0, drift_ppm: float = 0.0) -> None:
         """Set the wall clock by a step, and have the monotonic one run faster or slower from now on."""
@@ -297,11 +335,10 @@ class SimulatedNode:
                     world.send(self, peer, messages)
                 if self.core is not core:
                     return
-            if self._bulk_outbox:
-                self._send_bulk()
+            self.bulk.send()
             if self._reset_due:
                 self._reset()
-            elif self._frames and not self._retrying and not self._lacking:
+            elif self._frames and not self._retrying and not self.bulk.lacking:
                 self._apply()
             if not self.disk.verified:
                 self._look_whether_level(core)
@@ -312,6 +349,10 @@ class SimulatedNode:
         self._pending = []
         if self.cpu_ms:
             self.stalled_until = world.now + handled * self.cpu_ms
+
+    def hear_next(self, event: Event) -> None:
+        """Within a turn: have the core handle this after what it handles now."""
+        self._pending.append(event)
 
     def _carry_out(self, effect: Effect) -> None:
         world = self.world
@@ -326,35 +367,18 @@ class SimulatedNode:
                 link = self.links.get(peer)
                 if link is not None:
                     world.await_room(link.direction(self))
+            case DropUnapplied():
+                self._frames.clear()
+                self.bulk.lacking = ()
             case Empty():
                 self._frames.clear()
-                self._give_up_successor()
+                self.bulk.give_up()
                 self._reset_due = True
-            case BulkSend(peer, bulk_message):
-                self._bulk_outbox.setdefault(peer, []).append(bulk_message)
-            case SendChunk(peer, name):
-                data = self.disk.chunks.get(name)
-                answer = ChunkMissing(name) if data is None else Chunk(name, data)
-                self._bulk_outbox.setdefault(peer, []).append(answer)
-            case SendPage(peer, after):
-                world.at(world.now + PAGE_MS, self._read_page, (self.core, peer, after))
-            case BeginBootstrap(position):
+            case BeginBootstrap() | AbandonBootstrap():
                 self._frames.clear()
-                self._give_up_successor()
-                self.disk.begin_successor(position)
-            case StorePage(page):
-                self._pages.append(page)
-                if len(self._pages) == 1:
-                    world.at(world.now + PAGE_MS, self._do_work, (self.core, self._work))
-            case FinishBootstrap(until, digest):
-                self._proof = until, digest
-                world.at(world.now + PAGE_MS, self._do_work, (self.core, self._work))
-            case AbandonBootstrap():
-                self._frames.clear()
-                self._give_up_successor()
-                self.disk.abandon_successor()
-            case StoreChunk(name, data):
-                self._store_chunk(name, data)
+                self.bulk.carry_out(effect)
+            case BulkSend() | SendChunk() | SendPage() | StorePage() | FinishBootstrap() | StoreChunk():
+                self.bulk.carry_out(effect)
             case OfferSettled(id_):
                 world.offer_settled(self, id_)
             case OpenEpoch(epoch):
@@ -369,122 +393,18 @@ class SimulatedNode:
         if world.trace is not None:
             world.trace.on_effect(self, effect)
 
-    # -- the bulk lane ---------------------------------------------------------------------------------------
+    # -- the store -------------------------------------------------------------------------------------------
 
-    def links_of(self, bulk: bool) -> dict[str, Link]:
-        return self.bulk_links if bulk else self.links
-
-    def dialling_of(self, bulk: bool) -> dict[str, None]:
-        return self.bulk_dialling if bulk else self.dialling
-
-    def on_lost(self, peer: str, *, bulk: bool) -> None:
-        if bulk:
-            self.on_bulk_lost(peer)
-        else:
-            self.feed(PeerLost(peer))
-
-    def on_bulk_up(self, peer: str) -> None:
-        waiting = self._bulk_waiting.pop(peer, [])
-        if waiting:
-            self.world.send(self, peer, waiting, bulk=True)
-
-    def on_bulk_lost(self, peer: str) -> None:
-        self._bulk_waiting.pop(peer, None)
-        self.feed(BulkLost(peer))
-
-    def _send_bulk(self) -> None:
-        outbox, self._bulk_outbox = self._bulk_outbox, {}
-        for peer, messages in outbox.items():
-            if peer in self.bulk_links:
-                self.world.send(self, peer, messages, bulk=True)
-            else:
-                self._bulk_waiting.setdefault(peer, []).extend(messages)
-                self.world.dial(self, peer, bulk=True)
-
-    # -- pages, chunks and the successor ---------------------------------------------------------------------
-
-    def _later(self, action: Callable[[Any], None], argument: Any) -> bool:
-        """Whether this process stands still, and the action waits until it doesn't."""
-        if self.world.now < self.stalled_until:
-            self.world.at(self.stalled_until, action, argument)
-            return True
-        return False
-
-    def _read_page(self, read: tuple[Replica, str, bytes]) -> None:
-        core, peer, after = read
-        if self.core is not core or self._later(self._read_page, read):
-            return
-        try:
-            page = self.disk.read_page(after)
-        except StorageDamaged:
-            self.notice_damage()
-            return
-        self._bulk_outbox.setdefault(peer, []).append(page)
-        self.turn([PageSent(peer, page.until)])
+    def sync(self) -> None:
+        """Have on the medium what is written, where this node does that."""
+        if self.world.edges_sync or self.name == COORDINATOR:
+            self.disk.sync()
 
     def notice_damage(self) -> None:
         """Find out that a record isn't what was written: nobody is shown it, and the replica is made anew."""
         if self.disk.is_damaged:
             self.reports.append((self.world.now, "damaged", "a record isn't what was written"))
             self.feed(Diverged("a record isn't what was written"))
-
-    def _give_up_successor(self) -> None:
-        self._work += 1
-        self._pages.clear()
-        self._proof = None
-        self._lacking = ()
-
-    def _do_work(self, work: tuple[Replica, int]) -> None:
-        """Store the next page, or prove what they came to."""
-        core, number = work
-        if self.core is not core or number != self._work or self._later(self._do_work, work):
-            return
-        event: Event
-        try:
-            if self._pages:
-                event = self._store_page()
-            elif self._proof is not None and not self._lacking:
-                event = Bootstrapped(self.disk.finish(*self._proof))
-                self._proof = None
-                for tell in self.world.heard.adopted:
-                    tell(self)
-            else:
-                return
-        except StorageFull as error:
-            self.reports.append((self.world.now, "storage_full", str(error)))
-            self.world.at(self.world.now + FULL_RETRY_FIRST_MS, self._do_work, work)
-            return
-        except ChunksMissing as missing:
-            self._lacking = missing.hashes
-            event = ChunksLacking(missing.hashes)
-        except (Divergence, ProtocolError) as error:
-            self._proof = None
-            event = BootstrapFailed(str(error))
-        if self._pages:
-            self.world.at(self.world.now + PAGE_MS, self._do_work, work)
-        self.turn([event])
-
-    def _store_page(self) -> Event:
-        page = self._pages[0]
-        try:
-            self.disk.store_page(page)
-        except PageDamaged as damage:
-            del self._pages[0]
-            return PageUnusable(str(damage))
-        del self._pages[0]
-        return PageStored(page.until)
-
-    def _store_chunk(self, name: bytes, data: bytes) -> None:
-        try:
-            ok = self.disk.put_chunk(name, data)
-        except StorageFull as error:
-            self.reports.append((self.world.now, "storage_full", str(error)))
-            ok = False
-        self._pending.append(ChunkStored(name, ok))
-        if ok and name in self._lacking:
-            self._lacking = tuple(each for each in self._lacking if each != name)
-            if not self._lacking and self._proof is not None:
-                self.world.at(self.world.now, self._do_work, (self.core, self._work))
 
     def _look_whether_level(self, core: Replica) -> None:
         """An edge that has a parent and all that a beacon spoke of is verified, as nodes/edge.py finds it."""
@@ -495,7 +415,7 @@ class SimulatedNode:
 
     def _reset(self) -> None:
         self._reset_due = False
-        self.disk.wipe()
+        self.disk.reset()
         for tell in self.world.heard.emptied:
             tell(self)
         self._pending.append(Applied(GENESIS))
@@ -519,14 +439,14 @@ class SimulatedNode:
             if missing.applicable:
                 self.disk.apply(frames[: missing.applicable])
             frames = frames[: missing.applicable]
-            self._lacking = missing.hashes
+            self.bulk.lacking = missing.hashes
             self._pending.append(ChunksLacking(missing.hashes))
         self._frames = self._frames[len(frames) :]
         self._retry_ms = FULL_RETRY_FIRST_MS
-        if self.world.edges_sync:
-            self.disk.sync()
+        self.sync()
         if not frames:
             return
+        self.clock.on_applied(self.disk.stamp)
         if self.disk.successor is None:  # else readers don't see them yet
             for tell in self.world.heard.applied:
                 tell(self, frames)
@@ -535,11 +455,10 @@ class SimulatedNode:
     def _try_again(self, core: Replica) -> None:
         if self.core is not core:
             return
-        if self.world.now < self.stalled_until:
-            self.world.at(self.stalled_until, self._try_again, core)
+        if self.put_off(self._try_again, core):
             return
         self._retrying = False
-        if self._frames and not self._reset_due and not self._lacking:
+        if self._frames and not self._reset_due and not self.bulk.lacking:
             self._apply()
             events, self._pending = self._pending, []
             if events:

@@ -8,6 +8,7 @@ from random import Random
 from msgspec.structs import replace
 
 from kvnet.limits import Limits, profile
+from kvnet.simulator.journal import Kept
 from kvnet.simulator.swarm import FAULTS_MS, WARM_UP_MS, Mode, draw, size_of
 from kvnet.simulator.trace import Trace
 from kvnet.simulator.watched import Outcome, Watched
@@ -39,12 +40,18 @@ class Run(Watched):
             loss=drawn.loss,
             jitter_sigma=drawn.jitter_sigma,
         )
-        storage = replace(topology.storage, edge_durability=drawn.edge_durability)
+        storage = replace(
+            topology.storage,
+            edge_durability=drawn.edge_durability,
+            expiry_removals_per_second=drawn.removals_per_s,
+        )
         world = World(
             replace(topology, wan=wan, storage=storage),
             seed=seed,
             limits=profile("workers-kv") if drawn.large_share else Limits(),
             edge_journal_bytes=drawn.edge_journal_bytes,
+            root_journal=Kept(drawn.root_journal_bytes or None, drawn.root_journal_ms),
+            chunk_life_ms=drawn.chunk_life_ms,
             tcp=tcp,
             trace=trace,
         )

@@ -9,11 +9,12 @@ from typing import Any, Final
 from kvnet.core.donor import RECEIVERS_MAX
 from kvnet.core.entries import DIGEST_MODULUS, PutLarge
 from kvnet.core.events import UNSENT_BYTES_MAX
+from kvnet.core.fetching import KEPT_ASKS_MAX
 from kvnet.core.frames import Frame
 from kvnet.core.freshness import BeaconSeen, staleness_ms
 from kvnet.core.manifest import Manifest
 from kvnet.core.messages import Beacon, BeaconId, Frames, Message
-from kvnet.core.offers import KEPT_ASKS_MAX, OFFERS_MAX
+from kvnet.core.offers import OFFERS_MAX
 from kvnet.core.state import NEVER
 from kvnet.core.stream import MESSAGE_FRAME_BYTES, RECENT_BYTES_MAX
 from kvnet.core.versions import GENESIS, Position
@@ -183,7 +184,7 @@ class FoldOfAPrefix(Checker):
 
 
 class WholeValues(Checker):
-    """A replica shows a large value only when it has all of its chunks."""
+    """A replica shows a large value only when it has all of its chunks, and keeps them for as long."""
 
     name = "whole values"
 
@@ -202,6 +203,12 @@ class WholeValues(Checker):
             for record in held.values():
                 if record.large:
                     self._look_for(node, Manifest.unpack(record.value).chunks)
+
+    def look(self) -> None:
+        for node in self.world.nodes.values():
+            gone = node.disk.lacking_named()
+            if gone:
+                self.fail(f"{node.id} has lost {len(gone)} chunks that its records name", node=node.id)
 
     def _look_for(self, node: SimulatedNode, chunks: Sequence[bytes]) -> None:
         self.looked += 1
@@ -224,10 +231,12 @@ class NoResurrection(Checker):
         """By node and place, the seq of the newest entry that was applied."""
         self._at: dict[str, bytes] = {}
         """By node, the chain after the newest frame that was applied."""
+        self._changed: dict[str, None] = {}
 
     def on_applied(self, node: SimulatedNode, frames: Sequence[Frame]) -> None:
         seen = self._seen.setdefault(node.id, {})
         self._at[node.id] = node.disk.position.chain
+        self._changed[node.id] = None
         for frame in frames:
             for seq, entry in enumerate(frame.entries(), frame.first_seq):
                 place = (getattr(entry, "namespace", b""), getattr(entry, "key", b""))
@@ -240,13 +249,17 @@ class NoResurrection(Checker):
         if not self.world.history.leads(self._at.get(node.id, chain), chain):
             self._seen.pop(node.id, None)
         self._at[node.id] = chain
+        self._changed[node.id] = None
 
     def on_emptied(self, node: SimulatedNode) -> None:
         self._seen.pop(node.id, None)
 
     def look(self) -> None:
-        for node in self.world.nodes.values():
-            id_ = node.id
+        changed, self._changed = self._changed, {}
+        for id_ in changed:
+            node = self.world.nodes.get(id_)
+            if node is None:
+                continue
             for (namespace, key), seq in self._seen.get(id_, {}).items():
                 record = node.disk.get(namespace, key)
                 if record is not None and record.version.seq < seq:

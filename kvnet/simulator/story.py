@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from kvnet.core.messages import NO_WAY_MS
+from kvnet.core.replica import Replica
 from kvnet.errors import ConfigError
 from kvnet.simulator.disturbances import Disturbances
 from kvnet.simulator.node import SimulatedNode
@@ -223,9 +224,25 @@ def _knew(node: SimulatedNode) -> list[tuple[str, str]]:
         ("children", ", ".join(f"{child.name} at {child.seq}" for child in state.children.values()) or "none"),
         ("late", "no" if state.late_since is None else f"for {now - state.late_since:.0f} ms"),
         ("barred", ", ".join(barred) or "none"),
+        *_in_the_making(node.core),
     ]
     neighbours = [("neighbour", _neighbour(node, name)) for name in sorted(state.neighbours)]
     return [*told, *neighbours, *reports]
+
+
+def _in_the_making(core: Replica) -> list[tuple[str, str]]:
+    """What a node waits for beside frames: pages, and chunks."""
+    told: list[tuple[str, str]] = []
+    made = core.bootstrap_status()
+    if made is not None:
+        pages = "all" if made["all_pages"] else str(made["pages"])
+        proof = ", being proven" * made["proving"]
+        told.append(
+            ("pages", f"{pages} of {made['donor'] or 'nobody'}, as of {made['start']} to {made['highest']}{proof}")
+        )
+    if core.fetching.needed_count:
+        told.append(("chunks", f"{core.fetching.needed_count} needed now, {len(core.fetching.wanted)} wanted"))
+    return told
 
 
 def _neighbour(node: SimulatedNode, name: str) -> str:

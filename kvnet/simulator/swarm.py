@@ -17,8 +17,10 @@ from typing import Final
 
 from msgspec import Struct
 
+from kvnet.simulator.chunk_shelf import CHUNK_LIFE_MS
 from kvnet.simulator.desk import CrashPoint
 from kvnet.simulator.faults import (
+    Alter,
     AnyFault,
     Bandwidth,
     Burst,
@@ -73,6 +75,14 @@ class Draw(Struct, frozen=True, kw_only=True):
     edge_durability: str
     large_share: float
     """Of the writes, those of a value that travels in chunks."""
+    chunk_life_ms: float = CHUNK_LIFE_MS
+    """How long a chunk is kept that no record names."""
+    brief_share: float = 0.0
+    """Of the writes, those with a time to live."""
+    removals_per_s: int = 200
+    root_journal_bytes: int = 0
+    """What the coordinator's journal keeps; 0 for all."""
+    root_journal_ms: float = 86_400_000.0
     kinds: tuple[str, ...]
     """The kinds of faults in the mix."""
     broken: tuple[str, ...] = ()
@@ -165,6 +175,17 @@ def _lying(dice: _Dice) -> AnyFault:
 
 def _flipped(dice: _Dice) -> AnyFault:
     return FlippedBit(at_ms=dice.time(), lasts_ms=dice.lasting(10_000), nodes=dice.some(0.2))
+
+
+def _alter(dice: _Dice) -> AnyFault:
+    rng = dice.rng
+    return Alter(
+        at_ms=dice.time(),
+        lasts_ms=dice.lasting(10_000),
+        pages=rng.choice([0.05, 0.5]),
+        chunks=rng.choice([0.0, 0.2]),
+        forged=rng.random() < 0.5,
+    )
 
 
 def _slow_disk(dice: _Dice) -> AnyFault:
@@ -262,6 +283,7 @@ KINDS: Final[dict[str, Callable[[_Dice], AnyFault]]] = {
     "full disk": _full,
     "lying disk": _lying,
     "flipped bit": _flipped,
+    "altered pages": _alter,
     "slow disk": _slow_disk,
     "clock": _clock,
     "twin": _twin,
@@ -308,6 +330,11 @@ def draw(seed: int, mode: Mode, pops: Sequence[str], regions: Sequence[str], *, 
         edge_journal_bytes=rng.choice([2000, 50_000, 1_000_000]),
         edge_durability=rng.choice(["none", "commit"]),
         large_share=rng.choice([0.0, 0.0, 0.02]),
+        chunk_life_ms=rng.choice([CHUNK_LIFE_MS, 15_000.0]),
+        brief_share=rng.choice([0.0, 0.1, 0.3]),
+        removals_per_s=rng.choice([4, 200]),
+        root_journal_bytes=rng.choice([0, 5000, 1_000_000]),
+        root_journal_ms=rng.choice([86_400_000.0, 5000.0]),
         kinds=kinds,
         broken=broken,
         faults=tuple(faults),
@@ -325,7 +352,7 @@ def _torture(dice: _Dice) -> list[AnyFault]:
             reorder=rng.choice([0.0, 0.05, 0.5]),
             replay=rng.choice([0.0, 0.01, 0.1]),
             corrupt=rng.choice([0.0, 0.001, 0.02]),
-            replay_after_ms=(1000.0, 180_000.0),
+            replay_after_ms=(1000.0, rng.choice([10_000.0, 30_000.0, 180_000.0])),
         )
         for _ in range(rng.randint(1, 3))
     ]

@@ -9,9 +9,10 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
-from kvnet.core.messages import Message, decode, encode
+from kvnet.core.messages import Chunk, Message, Page, decode, encode
 from kvnet.errors import ProtocolError
 from kvnet.simulator.network import Direction, Link
+from kvnet.simulator.records import pack_page, unpack_page
 
 if TYPE_CHECKING:
     from kvnet.simulator.world import World
@@ -34,6 +35,55 @@ class Shares(Protocol):
     def corrupt(self) -> float: ...
     @property
     def replay_after_ms(self) -> tuple[float, float]: ...
+
+
+class AlteredShares(Protocol):
+    """How often a page or chunk is changed, and whether so that its checksum fits."""
+
+    @property
+    def pages(self) -> float: ...
+    @property
+    def chunks(self) -> float: ...
+    @property
+    def forged(self) -> bool: ...
+
+
+class BulkTamperer:
+    """Changes pages and chunks on their way, each under a checksum of its own that somebody must look at.
+
+    A forged page lacks a record, and its checksum fits: only the digest of the whole replica tells.
+    """
+
+    def __init__(self, shares: AlteredShares, rng: Random) -> None:
+        self.shares = shares
+        self.rng = rng
+        self.counts = {"altered": 0, "forged": 0, "chunks": 0}
+
+    def tamper(self, direction: Direction, messages: list[Message]) -> list[Message]:
+        """Return what the connection carries instead of these messages."""
+        del direction
+        return [self._changed(message) for message in messages]
+
+    def _changed(self, message: Message) -> Message:
+        match message:
+            case Page() if self.rng.random() < self.shares.pages:
+                found = unpack_page(message.body)
+                if self.shares.forged and found:
+                    self.counts["forged"] += 1
+                    del found[self.rng.randrange(len(found))]
+                    return message._replace(body=pack_page(found))
+                self.counts["altered"] += 1
+                return message._replace(body=self._with_another_bit(message.body))
+            case Chunk() if self.rng.random() < self.shares.chunks:
+                self.counts["chunks"] += 1
+                return message._replace(data=self._with_another_bit(message.data))
+            case _:
+                return message
+
+    def _with_another_bit(self, data: bytes) -> bytes:
+        changed = bytearray(data)
+        changed[self.rng.randrange(len(changed))] ^= 1 << self.rng.randrange(8)
+        return bytes(changed)
 
 
 class Tamperer:

@@ -30,6 +30,7 @@ from kvnet.core.events import (
     DialFailed,
     Disconnect,
     Diverged,
+    DropUnapplied,
     Effect,
     Empty,
     Event,
@@ -155,6 +156,8 @@ def _ordered(effect: Effect) -> str:
             return f"waits for room for {peer}"
         case Empty():
             return "throws its replica away"
+        case DropUnapplied():
+            return "forgets what it hasn't applied"
         case OpenEpoch(epoch):
             return f"opens epoch {epoch}"
         case RefuseWrites(why):

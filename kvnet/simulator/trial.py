@@ -24,7 +24,8 @@ from kvnet.simulator.measure import FORMED_MS_MAX, NotFormed
 from kvnet.simulator.network import Link
 from kvnet.simulator.node import SimulatedNode
 from kvnet.simulator.sizes import Sizes
-from kvnet.simulator.world import ROOT, Watcher, World
+from kvnet.simulator.watching import Watcher
+from kvnet.simulator.world import ROOT, World
 from kvnet.topology.schema import Topology
 from kvnet.topology.wan import Tcp
 

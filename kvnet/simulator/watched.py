@@ -12,6 +12,7 @@ from kvnet.simulator.breaker import Breaker
 from kvnet.simulator.checking import Checker, CheckFailed
 from kvnet.simulator.clients import Clients, NothingAcknowledgedIsLost
 from kvnet.simulator.disturbances import Disturbances
+from kvnet.simulator.expiry import ExpiredIsGone
 from kvnet.simulator.liveness import Deliveries, NoStorm, ParentLoops
 from kvnet.simulator.node import SimulatedNode
 from kvnet.simulator.safety import (
@@ -33,6 +34,8 @@ SETTLE_MS: Final = 1000.0
 LOOK_EVERY_MS: Final = 1000.0
 OPERATOR_EVERY_MS: Final = 1000.0
 REFUSED_LONG_MS: Final = 3000.0
+STOPS_MAX: Final = 2
+"""How often it may find out only then that it must not write, and be started again."""
 OPERATOR_PATIENCE_MS: Final = 30_000.0
 """How long a coordinator may take to write again after the heal, with a person's help."""
 STORM_PER_S_MAX: Final = 150.0
@@ -57,6 +60,12 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """Replicas made of pages."""
     large_values: int = 0
     """Times that a replica showed a large value it hadn't shown before."""
+    altered: int = 0
+    """Pages and chunks that were changed on their way."""
+    hidden: int = 0
+    """Times that a replica was seen to hide a record that had expired and was there."""
+    removed: int = 0
+    """Expired records that a coordinator removed."""
     converged_ms: float | None = None
     """From the heal, or from when the coordinator wrote again, until all that count were equal."""
     excuses: tuple[str, ...] = ()
@@ -170,6 +179,7 @@ class Watched(ABC):
         NoResurrection(world)
         EverythingIsBounded(world)
         StalenessIsABound(world, self.disturbances)
+        self.expiry = ExpiredIsGone(world)
         Looker(world)
         self.converged = Converged(world)
         self.deliveries = Deliveries(world, self.disturbances)
@@ -211,6 +221,7 @@ class Watched(ABC):
             value_bytes_max=drawn.value_bytes_max,
             until_ms=until_ms,
             large_share=drawn.large_share,
+            brief_share=drawn.brief_share,
         )
         lost = NothingAcknowledgedIsLost(self.world, self.disturbances, self.clients)
         self.faults = Breaker(self.world, self.disturbances, drawn.faults, rng=rng)
@@ -226,13 +237,17 @@ class Watched(ABC):
     def converge(self, lost: NothingAcknowledgedIsLost) -> None:
         """Wait until the coordinator writes and all that count are equal; then nothing may be lost."""
         world = self.world
-        if not world.run_while(lambda: not world.is_open, OPERATOR_PATIENCE_MS):
-            why = world.root.refused_writes or "no reason"
-            self.converged.fail(f"the coordinator doesn't write: {why}", node=ROOT)
-        began = world.now
         bound_ms = world.timers.bound_ms
-        if not world.run_while(lambda: bool(self.behind()), bound_ms):
-            behind = self.behind()
+        began = world.now
+        for _ in range(1 + STOPS_MAX):
+            if not world.run_while(lambda: not world.is_open, OPERATOR_PATIENCE_MS):
+                why = world.root.refused_writes or "no reason"
+                self.converged.fail(f"the coordinator doesn't write: {why}", node=ROOT)
+            began = world.now
+            world.run_while(lambda: world.is_open and bool(self.behind()), bound_ms)
+            if world.is_open:
+                break
+        if behind := self.behind():
             self.converged.fail(
                 f"{len(behind)} of {len(world.nodes) - 1} edges are not where the coordinator is "
                 f"{bound_ms:.0f} ms after it could write again: {', '.join(behind[:5])}",
@@ -242,6 +257,7 @@ class Watched(ABC):
         self._converged_ms = world.now - began
         self._settle()
         lost.finish([node for node in world.live() if node.id not in self.drawn.broken])
+        self.expiry.finish()
 
     def _settle(self) -> None:
         """Go on until every delivery is judged and every stray message has come; then all must still be equal."""
@@ -274,6 +290,9 @@ class Watched(ABC):
             acknowledged=self.clients.told["acknowledged"] if self.clients else 0,
             made_anew=self.anew.count,
             large_values=self.whole.looked,
+            altered=sum(sum(each.counts.values()) for each in self.faults.altering.values()) if self.faults else 0,
+            hidden=self.expiry.hidden_count,
+            removed=self.expiry.removed,
             converged_ms=self._converged_ms,
             excuses=tuple(dict.fromkeys(self.disturbances.excuses)),
             ledger={

@@ -19,7 +19,9 @@ from kvnet.core.frames import Frame
 from kvnet.core.messages import Page
 from kvnet.core.versions import GENESIS, Position, Version
 from kvnet.errors import PageDamaged
-from kvnet.simulator.disk import Record, Records, SimulatedDisk, SimulatedSuccessor
+from kvnet.simulator.disk import SimulatedDisk
+from kvnet.simulator.records import Record, Records
+from kvnet.simulator.successor import SimulatedSuccessor
 from kvnet.storage.store import Store
 from tests.support.frames import FrameMaker
 from tests.support.stores import keys_of, open_store

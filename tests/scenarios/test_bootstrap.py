@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from kvnet.core.bootstrap import AGAIN_MS, ALONE_MS, CREDIT, CREDIT_STEP, SILENCE_MS
 from kvnet.core.donor import SILENCE_MS as RECEIVER_SILENCE_MS
-from kvnet.core.events import Applied, BulkLost, FinishBootstrap, PageSent
+from kvnet.core.events import Applied, BulkLost, ChunksLacking, FinishBootstrap, PageSent
 from kvnet.core.frames import Frame
 from kvnet.core.messages import PagesCredit, PagesRefused, PagesWanted, Reason, Subscribe
+from kvnet.core.root import Phase
 from kvnet.core.versions import GENESIS
 from kvnet.simulator.disk import SimulatedDisk
 from tests.support.conversation import ROOT, advert_of, continue_history, frames_of, history, refused, subscribe
@@ -478,6 +479,29 @@ def test_two_are_served_at_once_and_a_third_when_one_is_done_gone_or_silent() ->
     assert not node.bulk(PagesRefused)
 
 
+def test_a_receiver_that_takes_no_more_makes_room_at_once() -> None:
+    node = a_donor("x", "y", "z")
+    for peer in "xy":
+        node.receive_bulk(peer, PagesWanted(b"", 2))
+    node.receive_bulk("y", PagesRefused(GENESIS))
+    node.receive_bulk("z", PagesWanted(b"", 2))
+    assert not node.bulk(PagesRefused)
+    node.hear(PageSent("y", b"n"))
+    assert ("y", b"n") not in node.read()
+
+
+def test_who_leaves_a_donor_tells_it_unless_that_has_refused_or_is_gone() -> None:
+    """It kept one of the two places that a donor has for half a minute, and gave others nothing."""
+    maker, _ = a_story()
+    node = blank("a", "b", "c", head=maker.frames[-1])
+    node.receive_bulk("a", PagesRefused(maker.position))
+    assert not node.bulk(PagesRefused)
+    node.wait(2 * SILENCE_MS)
+    assert [peer for peer, _ in node.bulk(PagesRefused)] == ["b"]
+    node.hear(BulkLost("c"))
+    assert not node.bulk(PagesRefused)
+
+
 def test_who_is_not_verified_or_being_made_itself_gives_no_pages() -> None:
     node = a_donor("x", verified=False)
     node.receive_bulk("x", PagesWanted(b"", 2))
@@ -552,3 +576,58 @@ def test_a_coordinator_whose_tail_nobody_can_continue_begins_anew() -> None:
     assert after == b""
     give(node, peer, disk_of(maker.frames))
     assert node.opened() == 2
+
+
+def proving(**flags: bool) -> tuple[PagedConversation, SimulatedDisk]:
+    """A coordinator that is made anew, all pages there, and behind them frames of which one needs a lost chunk."""
+    maker, namespace = a_story()
+    donor = disk_of(maker.frames)
+    node = PagedConversation(ROOT, fresh=False, recover=True, **flags)
+    node.proves = False
+    node.link("a")
+    node.receive("a", advert_of(maker.position))
+    node.wait(600)
+    [asked] = node.told(Subscribe)
+    node.receive(asked, refused(Reason.HORIZON, maker.position))
+    node.wanted()
+    give(node, "a", donor, count=2)
+    assert "a" in node.parents
+    before = len(maker.frames)
+    continue_history(maker, 3, namespace, size=10, mark=b"more")
+    node.receive("a", frames_of(*maker.frames[before:]))
+    give(node, "a", donor, pages_of(donor)[1].until)
+    assert node.replica.bootstrap_status()["proving"]
+    node.hear(ChunksLacking((b"lost".ljust(32),)))
+    node.later = maker.frames[before:]
+    return node, donor
+
+
+def test_a_coordinator_whose_tail_needs_a_lost_chunk_says_so() -> None:
+    node, _ = proving()
+    why = ""
+    for _ in range(40):
+        node.wait(500)
+        why = why or node.refused()
+    assert "--accept-loss" in why
+    assert node.replica.bootstrap_status()["proving"], "the chunk may still come"
+
+
+def test_told_to_accept_the_loss_it_is_made_anew_without_that_tail() -> None:
+    """All that its members show is kept; only what none of them could apply is not."""
+    node, donor = proving(accept_loss=True)
+    node.bulk()
+    asked: list[tuple[str, bytes]] = []
+    while not asked:
+        node.wait(100)
+        asked = node.wanted()
+    assert asked == [("a", b"")]
+    node.proves = True
+    give(node, "a", donor, count=2)
+    for parent in node.parents:
+        node.receive(parent, frames_of(*node.later))
+    give(node, "a", donor, pages_of(donor)[1].until)
+    assert node.replica.bootstrap_status() is None
+    assert node.disk.records == donor.records
+    assert node.disk.position == donor.position
+    node.wait(10_000)
+    assert node.replica.root.phase is Phase.OPENING

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from kvnet.core.events import Diverged
+from kvnet.core.events import Diverged, Started
 from kvnet.core.frames import Frame
 from kvnet.core.messages import Ask, Beacon, BeaconId, Frames, Move, Reason, Refused, Subscribe, Unsubscribe
-from kvnet.core.root import MANY_FRAMES
+from kvnet.core.root import LISTEN_MS_MAX, MANY_FRAMES
 from kvnet.core.versions import GENESIS
 from tests.support.conversation import (
     ROOT,
@@ -67,6 +67,20 @@ def test_one_that_has_written_before_listens_longer_for_the_first_to_tell() -> N
     alone.wait(1999)
     assert alone.opened() is None
     alone.wait(1)
+    assert alone.opened() == 2
+
+
+def test_it_stops_listening_at_a_time_that_is_no_round_number() -> None:
+    """It compared the time that had passed, and had been woken for the time it is: rounded, one was over and the
+    other wasn't, and it was woken again and again in one instant.
+
+    Found by swarm simulation in torture mode, seed 245.
+    """
+    alone = Conversation(ROOT, history=H[:4], members=("a",), root_links=("a",), fresh=False, start=False)
+    times = (7456.6 + number / 10 for number in range(1000))
+    alone.now = next(now for now in times if now + LISTEN_MS_MAX - now < LISTEN_MS_MAX)
+    alone.hear(Started())
+    alone.wait(LISTEN_MS_MAX)
     assert alone.opened() == 2
 
 

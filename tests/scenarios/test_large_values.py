@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from kvnet.core.events import Applied, BulkLost, ChunksLacking, ChunksReady
+from kvnet.core.fetching import OUTSTANDING_MAX, ROUND_AGAIN_MS, SILENCE_MS
 from kvnet.core.messages import Chunk, ChunkMissing, ChunksWanted, Holds, Offer, Unsubscribe
-from kvnet.core.offers import (
-    OFFER_AGAIN_MS,
-    OFFER_LIFE_MS,
-    OUTSTANDING_MAX,
-    ROUND_AGAIN_MS,
-    SETTLE_MS,
-    SILENCE_MS,
-)
+from kvnet.core.offers import OFFER_AGAIN_MS, OFFER_LIFE_MS, SETTLE_MS
 from kvnet.core.versions import GENESIS
 from tests.support.conversation import ROOT, advert_of, history, subscribe
 from tests.support.large import ChunkConversation
@@ -299,9 +293,9 @@ def test_what_an_entry_needs_comes_before_what_is_offered() -> None:
     node.wanted()
     urgent = b"u" * 32
     node.hear(ChunksLacking((urgent,)))
-    assert not node.wanted(), "as many are outstanding as may be"
-    give(node, "up", FIRST)
-    assert node.wanted() == [("up", urgent)]
+    assert node.wanted() == [("up", urgent)], "as many were outstanding as may be, and the last one is taken back"
+    give(node, "up", *NAMES[: OUTSTANDING_MAX - 1])
+    assert node.wanted()[0] == ("up", NAMES[OUTSTANDING_MAX - 1]), "for a while"
 
 
 def test_what_an_entry_needs_is_fetched_beyond_the_life_of_its_offer() -> None:

@@ -23,13 +23,14 @@ from kvnet.core.versions import Version
 from kvnet.limits import profile
 from kvnet.simulator import safety
 from kvnet.simulator.breaker import Breaker
-from kvnet.simulator.checking import Checker, CheckFailed
+from kvnet.simulator.checking import Checker
 from kvnet.simulator.clients import Clients, NothingAcknowledgedIsLost
 from kvnet.simulator.desk import CrashPoint, Desk
-from kvnet.simulator.disk import Records, SimulatedDisk
+from kvnet.simulator.disk import SimulatedDisk
 from kvnet.simulator.disturbances import Disturbances
 from kvnet.simulator.faults import AnyFault, Crash, CrashInCommit, FlippedBit, FullDisk, Loss, Partition, Pause
 from kvnet.simulator.liveness import Deliveries, NoStorm, ParentLoops
+from kvnet.simulator.records import Records
 from kvnet.simulator.run import Run
 from kvnet.simulator.safety import (
     DurableBeforeSent,
@@ -46,7 +47,7 @@ from kvnet.simulator.watched import Looker
 from kvnet.simulator.world import ROOT, World
 from kvnet.timers import Timers
 from kvnet.topology.load import load
-from tests.support.worlds import edges_of, make_world, settle, start, write_for
+from tests.support.worlds import caught, edges_of, make_world, settle, start, write_for
 
 PARTED_MS = 12_000
 
@@ -72,15 +73,6 @@ def write_keys(world: World, duration_ms: float, *, keys: int = 3) -> Clients:
     )
     world.run_until(world.now + duration_ms)
     return clients
-
-
-def caught(happen: Callable[[], object], checker: type[Checker]) -> CheckFailed:
-    """The failure of this very property that comes of what happens."""
-    with pytest.raises(CheckFailed) as failed:
-        happen()
-    assert failed.value.property == checker.name, failed.value
-    assert str(failed.value).startswith(f"{checker.name}: ")
-    return failed.value
 
 
 # -- safety --------------------------------------------------------------------------------------------------
@@ -134,7 +126,8 @@ def test_a_disk_that_loses_what_it_had_synced_is_caught_as_its_node_starts(
 
     def lose(disk: SimulatedDisk, rng: random.Random) -> int:
         disk.journal.truncate(len(disk.journal.frames) - 1)
-        disk._build_again()
+        disk._content = Records()
+        disk._fold(disk.journal.frames)
         return 0
 
     monkeypatch.setattr(SimulatedDisk, "lose_power", lose)
@@ -658,9 +651,9 @@ def test_a_large_value_that_is_shown_without_its_chunks_is_caught(monkeypatch: p
     victim = "fra"
     look = SimulatedDisk._look_for_chunks
 
-    def overlook(disk: SimulatedDisk, frames: list[Frame]) -> None:
+    def overlook(disk: SimulatedDisk, frame: Frame, applicable: int = 0) -> None:
         if disk is not run.world.nodes[victim].disk:
-            look(disk, frames)
+            look(disk, frame, applicable)
 
     monkeypatch.setattr(SimulatedDisk, "_look_for_chunks", overlook)
     run = a_run(Crash(at_ms=1000, lasts_ms=8000, nodes=(victim,)))

@@ -6,8 +6,16 @@ import random
 
 import pytest
 
+from kvnet.core.manifest import Manifest, hash_chunk
+from kvnet.core.operations import PutLargeValue
+from kvnet.limits import profile
+from kvnet.simulator.chunk_shelf import ChunkShelf
+from kvnet.simulator.desk import NAMESPACE
 from kvnet.simulator.liveness import ParentLoops
+from kvnet.simulator.node import SimulatedNode
+from kvnet.simulator.watching import Watcher
 from kvnet.simulator.world import ROOT, World
+from kvnet.topology.load import load
 from tests.support.worlds import (
     BOUND_MS,
     assert_bound_held,
@@ -254,3 +262,52 @@ def test_an_outage_of_the_coordinator_causes_no_storm(seed: int) -> None:
     assert world.now - started_at < 3000
     world.run_until(world.now + 30_000)
     assert sum(len(node.links) for node in world.live()) / 61 < 20
+
+
+def test_a_network_goes_on_without_an_entry_whose_chunk_is_lost_and_keeps_its_replicas(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The coordinator's disk was replaced by an older one; all had the entry since, and nobody its chunk.
+
+    It waited for ever, also when it was told to accept the loss; and for an epoch that was opened then all edges
+    emptied themselves. Found by swarm simulation in torture mode, seed 19.
+    """
+    world = World(load("world-2018").with_pops(8), seed=1, limits=profile("workers-kv"))
+    emptied: list[str] = []
+
+    class Emptied(Watcher):
+        def on_emptied(self, node: SimulatedNode) -> None:
+            emptied.append(node.id)
+
+    start(world)
+    behind = world.root.disk.copied()
+    world.write()
+    settle(world)
+    monkeypatch.setattr(ChunkShelf, "put", lambda *_: False)
+    data = bytes(100_000)
+    names = (hash_chunk(data),)
+    manifest = Manifest(len(data), names).pack()
+    world.root.disk.chunks.data[names[0]] = data
+    value = PutLargeValue(NAMESPACE, b"large", manifest, b"", 0, 0, [data])
+    world.desk.submit_large(value, b"an id", lambda version: None, lambda ok: None)
+    world.run_until(world.now + 8000)
+    here = world.root.disk.position
+    tips = {node.core.state.tip for node in world.edges()}
+    assert tips == {here}
+    assert {node.disk.position.seq for node in world.edges()} == {here.seq - 1}
+    world.crash(ROOT)
+    world.replace_disk(ROOT, behind)
+    world.watch(Emptied())
+    world.start(ROOT)
+    assert world.run_while(lambda: not world.root.refused_writes, 25_000)
+    assert "1 in number" in world.root.refused_writes
+    assert "--accept-loss" in world.root.refused_writes
+    assert not world.is_open
+    world.crash(ROOT)
+    world.start(ROOT, accept_loss=True)
+    assert world.run_while(lambda: not world.is_open, 25_000)
+    seq = world.write()
+    settle(world)
+    assert not emptied
+    assert all(node.disk.get(NAMESPACE, b"large") is None for node in world.nodes.values())
+    assert seq == world.root.disk.position.seq

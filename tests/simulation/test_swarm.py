@@ -15,6 +15,8 @@ FOUND_SOMETHING = [
     (Mode.LIVENESS, 38),  # replicas that had started over took the abandoned history again
     (Mode.LIVENESS, 45),  # the only one who could serve was barred
     (Mode.LIVENESS, 55),  # a nearer parent made a beacon younger
+    (Mode.TORTURE, 4),  # chunks of values that had been replaced were waited for by all, and kept by nobody
+    (Mode.SAFETY, 36),  # what a frozen process had under way went on long after it did
 ]
 """Modes and seeds that failed once; what they run into may have changed with the draw since."""
 

@@ -14,6 +14,7 @@ from kvnet.core.events import (
     Connect,
     DeadlineReached,
     Disconnect,
+    DropUnapplied,
     Effect,
     Empty,
     Event,
@@ -33,7 +34,7 @@ from kvnet.core.messages import Advert, Beacon, BeaconId, Frames, Message, Reaso
 from kvnet.core.replica import Replica
 from kvnet.core.state import NodeConfig
 from kvnet.core.versions import GENESIS, Position
-from kvnet.simulator.disk import SimulatedJournal
+from kvnet.simulator.journal import Kept, SimulatedJournal
 from kvnet.timers import Timers
 from tests.support.frames import FrameMaker
 
@@ -56,7 +57,7 @@ class Conversation:
         start: bool = True,
         **flags: bool,
     ) -> None:
-        self.journal = SimulatedJournal(journal_bytes_max)
+        self.journal = SimulatedJournal(Kept(journal_bytes_max))
         for frame in history:
             self.journal.append(frame)
         config = NodeConfig(
@@ -116,6 +117,8 @@ class Conversation:
                         continue
                     case Apply(frames):
                         self.uncommitted.extend(frames)
+                    case DropUnapplied():
+                        self.uncommitted.clear()
                     case Empty():
                         self.uncommitted.clear()
                         self.journal.clear()

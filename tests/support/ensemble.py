@@ -47,7 +47,7 @@ from kvnet.core.messages import Advert, Ask, Beacon, BeaconId, Frames, Message, 
 from kvnet.core.replica import Replica
 from kvnet.core.state import NodeConfig
 from kvnet.core.versions import Version
-from kvnet.simulator.disk import SimulatedJournal
+from kvnet.simulator.journal import SimulatedJournal
 from kvnet.timers import Timers
 
 ROOT = "root"

@@ -19,7 +19,7 @@ from kvnet.core.manifest import CHUNK_BYTES
 from kvnet.core.messages import BulkMessage, ChunkMissing, ChunksWanted
 from kvnet.core.pieces import LargeValue, Pieces
 from kvnet.core.versions import Position
-from kvnet.simulator.disk import SimulatedJournal
+from kvnet.simulator.journal import SimulatedJournal
 from tests.support.conversation import Conversation
 
 

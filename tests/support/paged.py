@@ -27,6 +27,7 @@ from kvnet.core.messages import BulkMessage, Page, PagesWanted
 from kvnet.core.versions import Position
 from kvnet.errors import Divergence, PageDamaged
 from kvnet.simulator.disk import SimulatedDisk
+from kvnet.simulator.journal import Kept
 from tests.support.conversation import Conversation
 
 
@@ -34,7 +35,7 @@ def disk_of(
     history: Sequence[Frame], *, journal_bytes_max: int | None = None, verified: bool = True
 ) -> SimulatedDisk:
     """A disk to which this history was applied."""
-    disk = SimulatedDisk(journal_bytes_max=journal_bytes_max)
+    disk = SimulatedDisk(kept=Kept(journal_bytes_max))
     for frame in history:
         disk.apply([frame])
     if verified and history:
@@ -81,7 +82,8 @@ class PagedConversation(Conversation):
             self.effects = []
             match effect:
                 case Empty():
-                    self.disk.wipe()
+                    self.disk.reset()
+                    self.journal = self.disk.journal
                 case BeginBootstrap(position):
                     self.disk.begin_successor(position)
                 case AbandonBootstrap():

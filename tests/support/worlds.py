@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from kvnet.simulator.arrivals import Arrivals
+from kvnet.simulator.checking import Checker, CheckFailed
 from kvnet.simulator.trace import Trace
 from kvnet.simulator.world import ROOT, World
 from kvnet.topology.load import load
@@ -90,3 +93,12 @@ def reports(world: World, what: str, since_ms: float = 0.0) -> list[str]:
         for at, word, detail in node.reports
         if word == what and at >= since_ms
     ]
+
+
+def caught(happen: Callable[[], object], checker: type[Checker]) -> CheckFailed:
+    """The failure of this very property that comes of what happens."""
+    with pytest.raises(CheckFailed) as failed:
+        happen()
+    assert failed.value.property == checker.name, failed.value
+    assert str(failed.value).startswith(f"{checker.name}: ")
+    return failed.value

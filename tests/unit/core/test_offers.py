@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from kvnet.core.events import ChunksLacking, ChunksReady
+from kvnet.core.fetching import KEPT_ASKS_MAX, OUTSTANDING_MAX, SILENCE_MS
 from kvnet.core.messages import CHUNKS_WANTED_MAX, Chunk, ChunksWanted, Holds, Offer
-from kvnet.core.offers import (
-    KEPT_ASKS_MAX,
-    OFFER_LIFE_MS,
-    OFFERS_MAX,
-    OUTSTANDING_MAX,
-    SILENCE_MS,
-)
+from kvnet.core.offers import OFFER_LIFE_MS, OFFERS_MAX
 from tests.support.conversation import ROOT, advert_of, history, subscribe
 from tests.support.large import ChunkConversation
 
@@ -112,7 +107,7 @@ def test_chunks_that_nobody_asked_for_are_not_stored() -> None:
     me.receive("up", Offer(id_of(0), (name_of(1),)))
     me.receive_bulk("near", Chunk(name_of(2), b"data"))
     assert not me.chunks
-    assert me.replica.offers.chunks_unwanted == 2
+    assert me.replica.fetching.chunks_unwanted == 2
 
 
 def test_a_chunk_that_two_offers_have_is_fetched_once_for_both() -> None:

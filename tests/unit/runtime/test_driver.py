@@ -21,6 +21,7 @@ from kvnet.core.events import (
     DialFailed,
     Disconnect,
     Diverged,
+    DropUnapplied,
     Empty,
     FinishBootstrap,
     FramesCut,
@@ -523,6 +524,25 @@ async def test_a_frame_waits_for_its_chunks_and_those_before_it_do_not(node):
     assert node.log.index(ChunkStored(name, True)) < node.log.index(Applied(maker.position))
     assert node.disk.chunk(name) == data
     assert node.log.count(ChunksLacking((name,))) == 1
+
+
+async def test_what_waits_for_chunks_is_taken_back_and_what_follows_goes_on_from_what_was_applied(node):
+    maker, frames = frames_of_a_history(3)
+    namespace = next(reversed(maker.records))
+    data = b"chunk" * 20_000
+    name = hash_chunk(data)
+    maker.put_large(namespace, b"large", Manifest(len(data), (name,)).pack())
+    node.take_frames([*frames, maker.cut()])
+    await until(lambda: ChunksLacking((name,)) in node.log)
+    order(node, DropUnapplied())
+    assert node.driver.status()["frames_pending"] == 0
+    assert node.driver.status()["chunks_lacking"] == 0
+    assert node.disk.position == frames[-1].position
+    instead, _ = frames_of_a_history(3)
+    instead.put(namespace, b"another", b"value")
+    node.take_frames([instead.cut()])
+    await until(lambda: Applied(instead.position) in node.log)
+    assert node.disk.position == instead.position
 
 
 async def test_chunks_of_one_turn_are_stored_together_but_for_one_that_was_altered(node):

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from kvnet.core.operations import DeleteValue, PutValue
+from kvnet.core.manifest import Manifest, hash_chunk
+from kvnet.core.operations import DeleteValue, PutLargeValue, PutValue
 from kvnet.core.writer import Ticket
 from kvnet.errors import RequestError
+from kvnet.limits import profile
 from kvnet.simulator.desk import FULL_REST_MS, NAMESPACE, CrashPoint, Desk
 from kvnet.simulator.world import ROOT, World
 from tests.support.worlds import make_world, settle, start
@@ -264,3 +266,19 @@ def test_frames_of_one_commit_are_cut_at_their_size_and_made_durable_together() 
     times = [at for _, _, at in counter.heard]
     assert times == [10.0] + [25.0] * 6
     assert len(counter.world.root.journal.frames) - frames == 4
+
+
+def test_a_large_value_whose_chunks_were_collected_before_its_entry_ends_the_process_which_starts_again() -> None:
+    """The wall was set forward by as long as chunks are kept."""
+    counter = Counter()
+    world, desk = counter.world, counter.desk
+    data = bytes(70_000)
+    name = hash_chunk(data)
+    operation = PutLargeValue(NAMESPACE, b"large", Manifest(len(data), (name,)).pack(), b"", 0, 0, [data])
+    desk.writer._limits = profile("workers-kv")
+    for edge in world.edges():
+        edge.stalled_until = world.now + 60_000  # nobody says that it holds it: the entry comes after six seconds
+    desk.submit_large(operation, b"an id", lambda version: None, lambda ok: None)
+    del world.root.disk.chunks.data[name]
+    assert world.run_while(lambda: world.root.core is not None, 10_000)
+    assert world.run_while(lambda: world.root.core is None, 2000)

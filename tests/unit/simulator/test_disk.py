@@ -6,9 +6,11 @@ import pytest
 
 from kvnet.core.entries import DIGEST_MODULUS, SYSTEM_NAMESPACE
 from kvnet.core.frames import Frame
+from kvnet.core.manifest import Manifest, hash_chunk
 from kvnet.core.versions import GENESIS, Version
-from kvnet.errors import BeyondHorizon, Divergence, StorageFull
+from kvnet.errors import BeyondHorizon, ChunksMissing, Divergence, StorageFull
 from kvnet.simulator.disk import SimulatedDisk
+from kvnet.simulator.journal import Kept
 from tests.support.frames import FrameMaker
 
 
@@ -129,7 +131,7 @@ def test_a_full_disk_takes_nothing_and_goes_on_when_there_is_room() -> None:
 
 
 def test_an_old_journal_ends_at_its_horizon() -> None:
-    story = Story(journal_bytes_max=600)
+    story = Story(kept=Kept(600))
     for number in range(20):
         story.disk.apply([story.written(b"%d" % number)])
     horizon = story.disk.horizon_seq
@@ -232,7 +234,7 @@ def test_a_lying_disk_loses_what_it_said_was_synced() -> None:
 
 def test_a_disk_whose_journal_begins_later_goes_back_to_what_it_had_synced() -> None:
     """Its records can't be derived from its journal, and were on the medium with it."""
-    story = Story(journal_bytes_max=600)
+    story = Story(kept=Kept(600))
     for number in range(20):
         story.disk.apply([story.written(b"%d" % number)])
     story.disk.sync()
@@ -281,3 +283,140 @@ def test_a_disk_that_only_measures_keeps_the_journal_alone() -> None:
 def test_power_is_lost_by_the_dice_that_were_given() -> None:
     lost = {seed: a_story_half_synced().disk.lose_power(random.Random(seed)) for seed in range(20)}
     assert set(lost.values()) == {0, 2}
+
+
+def a_story_on_a_lying_disk() -> Story:
+    """A replica that was made anew while its medium lied; the one before it is what is synced."""
+    story = Story()
+    story.disk.sync()
+    donor = Story()
+    donor.disk.apply([donor.written(b"a"), donor.written(b"b")])
+    story.disk.is_lying = True
+    page = donor.disk.read_page(b"")
+    assert page.until == b""
+    story.disk.begin_successor(page.position)
+    story.disk.store_page(page)
+    assert story.disk.finish(page.position, page.digest) == donor.position
+    return story
+
+
+def test_a_replica_made_anew_on_a_lying_disk_is_the_one_before_it_when_the_power_fails() -> None:
+    """Its journal was cut where the old one had ended, and what was left of the two was a mixture."""
+    story = a_story_on_a_lying_disk()
+    assert story.disk.verified
+    assert story.disk.lose_power(KEPT) > 0
+    assert story.agrees()
+    assert not story.disk.verified
+    story.disk.apply([story.written(b"c")])
+    assert story.agrees()
+
+
+def test_a_replica_made_anew_on_a_sound_disk_stays() -> None:
+    story = Story()
+    page = story.disk.read_page(b"")
+    story.disk.begin_successor(page.position)
+    story.disk.store_page(page)
+    story.disk.finish(page.position, page.digest)
+    assert story.disk.lose_power(LOST) == 0
+    assert story.agrees()
+    assert story.disk.verified
+
+
+@pytest.mark.parametrize(("coin", "stays"), [(KEPT, True), (LOST, False)])
+def test_a_replica_in_the_making_may_outlive_the_power(coin: Heads, stays: bool) -> None:
+    story = Story()
+    story.disk.sync()
+    page = story.disk.read_page(b"")
+    story.disk.begin_successor(page.position)
+    story.disk.store_page(page)
+    assert story.disk.lose_power(coin) == 0
+    progress = story.disk.port.bootstrap
+    assert (progress is not None) is stays
+    if progress is not None:
+        assert progress.whole
+
+
+def test_the_time_that_was_reached_goes_with_the_power_and_not_with_the_replica() -> None:
+    story = Story()
+    story.disk.note_time(17.9)
+    story.disk.reset()
+    assert story.disk.reached_s == 17
+    story.disk.note_time(12)
+    assert story.disk.reached_s == 17
+    story.disk.lose_power(LOST)
+    assert story.disk.reached_s == 0
+    assert story.disk.clocks_lost == 1
+
+
+def test_a_journal_drops_what_is_older_than_it_keeps_beside_its_newest_frame() -> None:
+    story = Story(kept=Kept(age_ms=1000))
+    for _ in range(5):
+        story.stamp += 400 << 16
+        story.disk.apply([story.written(b"a")])
+    stamps = [frame.stamp >> 16 for frame in story.disk.journal.frames]
+    assert len(stamps) > 1
+    assert stamps[-1] - stamps[0] <= 1000
+    assert story.disk.horizon_seq > 0
+    story.stamp += 100_000 << 16
+    story.disk.apply([story.written(b"b")])
+    assert len(story.disk.journal.frames) == 1, "the last one stays"
+
+
+def large(data: bytes) -> tuple[bytes, bytes]:
+    """A chunk's name, and the manifest of the value that it is."""
+    return hash_chunk(data), Manifest(len(data), (hash_chunk(data),)).pack()
+
+
+def test_a_chunk_is_kept_while_a_record_names_it_and_for_a_while_before_and_after() -> None:
+    story = Story(chunk_life_ms=10_000.0)
+    now = [0.0]
+    story.disk.now_ms = lambda: now[0]
+    name, manifest = large(b"a chunk")
+    unseen, _ = large(b"another chunk")
+    assert story.disk.put_chunk(name, b"a chunk")
+    assert story.disk.put_chunk(unseen, b"another chunk")
+    assert not story.disk.put_chunk(name, b"something else")
+    story.put_large(story.space, b"large", manifest)
+    story.disk.apply([story.cut()])
+    for at in (9000.0, 20_000.0):
+        now[0] = at
+        story.disk.apply([story.written(b"%d" % at)])
+    assert story.disk.lacking_chunks([name, unseen]) == [unseen], "nothing named the other one for 10 s"
+    story.delete(story.space, b"large")
+    now[0] = 22_000.0
+    story.disk.apply([story.cut()])
+    now[0] = 31_000.0
+    story.disk.apply([story.written(b"x")])
+    assert not story.disk.lacking_chunks([name]), "somebody may still be reading it"
+    now[0] = 33_000.0
+    story.disk.apply([story.written(b"y")])
+    assert story.disk.lacking_chunks([name]) == [name]
+
+
+def test_an_entry_whose_chunks_are_not_here_is_not_applied_and_those_before_it_may_be() -> None:
+    story = Story()
+    name, manifest = large(b"a chunk")
+    first = story.written(b"a")
+    story.put_large(story.space, b"large", manifest)
+    frames = [first, story.cut()]
+    before = story.disk.position
+    with pytest.raises(ChunksMissing) as missing:
+        story.disk.apply(frames)
+    assert missing.value.hashes == (name,)
+    assert missing.value.applicable == 1
+    assert story.disk.position == before
+    story.disk.put_chunk(name, b"a chunk")
+    story.disk.apply(frames)
+    assert story.disk.position == story.position
+
+
+def test_chunks_that_were_not_synced_are_lost_with_what_names_them() -> None:
+    story = Story()
+    story.disk.sync()
+    name, manifest = large(b"a chunk")
+    story.disk.put_chunk(name, b"a chunk")
+    story.put_large(story.space, b"large", manifest)
+    story.disk.apply([story.cut()])
+    assert story.disk.lose_power(LOST) == 1
+    assert story.disk.lacking_chunks([name]) == [name]
+    assert not story.disk.lacking_named()

@@ -13,6 +13,7 @@ from kvnet.simulator.breaker import Breaker
 from kvnet.simulator.desk import CrashPoint
 from kvnet.simulator.disturbances import Disturbances
 from kvnet.simulator.faults import (
+    Alter,
     AnyFault,
     Bandwidth,
     Burst,
@@ -397,6 +398,7 @@ EVERY_KIND: list[AnyFault] = [
     Slow(at_ms=1, nodes=(A,), cpu_ms=0.5),
     FullDisk(at_ms=1, nodes=(A,)),
     FlippedBit(at_ms=1, nodes=(A,)),
+    Alter(at_ms=1, lasts_ms=2, pages=0.5, chunks=0.1, forged=True),
     LyingDisk(at_ms=1, nodes=(A,)),
     SlowDisk(at_ms=1, least_ms=1, most_ms=2),
     Clock(at_ms=1, nodes=(A,), step_ms=-5, drift_ppm=-7),

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import inf
 
 import pytest
 
 from kvnet.core.events import DeadlineReached, Event, LinkWritable, PeerUp, SetDeadline
+from kvnet.core.messages import ChunkMissing
 from kvnet.core.versions import GENESIS
 from kvnet.simulator.node import SimulatedNode
 from kvnet.simulator.world import ROOT, World
@@ -249,3 +251,47 @@ def test_a_node_that_starts_again_has_its_disk_and_nothing_else() -> None:
         world.start(NAME)
     settle(world)
     assert world.nodes[ROOT].disk.position == node.disk.position
+
+
+def test_what_was_put_off_happens_when_the_process_goes_on_and_not_when_it_should_have() -> None:
+    """A commit under way as its process was frozen ended when the fault was to end, though it had ended before."""
+    world, node, _ = clockwork()
+    happened: list[float] = []
+    node.stalled_until = 10_000.0
+    assert node.put_off(lambda _: happened.append(world.now), None)
+    world.run_until(500)
+    node.resume()
+    assert happened == [500.0]
+    world.run_until(20_000)
+    assert happened == [500.0], "once"
+    assert not node.put_off(lambda _: happened.append(world.now), None), "it doesn't stand still"
+
+
+def test_nobody_waits_for_a_frozen_process_that_was_killed() -> None:
+    world = make_world(6, 1)
+    start(world)
+    node = world.nodes[NAME]
+    node.stalled_until = inf
+    happened: list[float] = []
+    assert node.put_off(lambda _: happened.append(world.now), None)
+    world.crash(NAME)
+    assert happened == [world.now]
+
+
+@pytest.mark.parametrize(("back", "most_ms"), [(True, 1000.0), (False, inf)])
+def test_a_machine_that_is_back_says_at_once_that_it_knows_of_no_connection(back: bool, most_ms: float) -> None:
+    """Chunks were asked for over a bulk link that its other end had forgotten: for five seconds, nothing came."""
+    world = make_world(6, 1)
+    start(world)
+    node, other = world.root, world.nodes[next(iter(world.root.links))]
+    world.dial(node, other.name, bulk=True)
+    world.run_until(world.now + 1000)
+    link = node.bulk.links[other.name]
+    world.crash(other.name, silent=True)
+    if back:
+        world.start(other.name)
+    world.send(node, other.name, [ChunkMissing(bytes(32))], bulk=True)
+    began = world.now
+    assert world.run_while(lambda: link.alive, 6000)
+    assert world.now - began <= most_ms
+    assert back or world.now - began == 5000

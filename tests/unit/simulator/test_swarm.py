@@ -67,6 +67,7 @@ def test_every_kind_of_fault_is_among_those_that_are_drawn() -> None:
             "full_disk",
             "lying_disk",
             "flipped_bit",
+            "alter",
             "slow_disk",
             "clock",
             "twin",

@@ -5,11 +5,14 @@ import random
 import pytest
 
 from kvnet.core.events import MessageReceived
-from kvnet.core.messages import Advert, Message, Move, Unsubscribe
+from kvnet.core.manifest import hash_chunk
+from kvnet.core.messages import Advert, Chunk, ChunksWanted, Message, Move, Page, Unsubscribe
 from kvnet.core.replica import Replica
-from kvnet.simulator.faults import Tamper
+from kvnet.errors import PageDamaged
+from kvnet.simulator.faults import Alter, Tamper
 from kvnet.simulator.network import Direction
-from kvnet.simulator.tampering import REORDER_MS_MAX, Tamperer
+from kvnet.simulator.records import unpack_page
+from kvnet.simulator.tampering import REORDER_MS_MAX, BulkTamperer, Tamperer
 from kvnet.simulator.world import World
 from tests.support.worlds import make_world, settle, start, write_for
 
@@ -145,3 +148,43 @@ def test_a_network_converges_after_all_of_it() -> None:
         for link in list(node.links.values()):
             world.close(link)
     settle(world)
+
+
+def bulk(**shares: object) -> BulkTamperer:
+    return BulkTamperer(Alter(at_ms=0, **{"pages": 0.0, **shares}), random.Random(1))
+
+
+def a_page() -> Page:
+    world = make_world(4, 1)
+    start(world)
+    world.write()
+    return world.root.disk.read_page(b"")
+
+
+def test_a_page_that_was_altered_is_not_what_its_checksum_says() -> None:
+    tamperer, page = bulk(pages=ALL), a_page()
+    [altered] = tamperer.tamper(None, [page])
+    assert altered.body != page.body
+    with pytest.raises(PageDamaged, match="altered on its way"):
+        unpack_page(altered.body)
+    assert tamperer.counts == {"altered": 1, "forged": 0, "chunks": 0}
+
+
+def test_a_forged_page_lacks_a_record_and_its_checksum_fits() -> None:
+    tamperer, page = bulk(pages=ALL, forged=True), a_page()
+    [forged] = tamperer.tamper(None, [page])
+    assert len(unpack_page(forged.body)) == len(unpack_page(page.body)) - 1
+    assert forged[:4] == page[:4]
+    assert tamperer.counts["forged"] == 1
+
+
+def test_a_chunk_that_was_altered_is_not_what_its_name_says() -> None:
+    tamperer = bulk(chunks=ALL)
+    chunk = Chunk(hash_chunk(b"data"), b"data")
+    [altered] = tamperer.tamper(None, [chunk])
+    assert hash_chunk(altered.data) != altered.hash == chunk.hash
+
+
+def test_other_messages_of_the_bulk_lane_are_left_alone() -> None:
+    wanted = ChunksWanted((bytes(32),))
+    assert bulk(pages=ALL, chunks=ALL).tamper(None, [wanted]) == [wanted]
