@@ -30,7 +30,6 @@ from kvnet.core.manifest import Manifest
 from kvnet.core.operations import STRETCH_BYTES_MAX, DeleteValue, PutLargeValue, PutValue
 from kvnet.core.pieces import LargeValue, take_apart
 from kvnet.errors import RequestError
-from kvnet.storage.store import StoredRecord
 
 ELEMENTS_MAX: Final = 10_000
 BODY_BYTES_MAX: Final = 100_000_000
@@ -173,26 +172,29 @@ def find_many(call: Call, wanted: Wanted) -> tuple[dict[str, Found | None], int]
         raise codes.BULK_GET_COUNT.error(most=GET_KEYS_MAX)
     call.backend.usage.of(namespace).reads += len(wanted.keys)
     backend = call.backend
-    names = list(dict.fromkeys(wanted.keys))
-    records = backend.store.get_many(namespace, [check_key(_nonempty(name), backend.limits) for name in names])
-    now_s = backend.now_s() if any(record is not None and record.expires_at for record in records) else 0.0
-    alive = [None if record is None or 0 < record.expires_at <= now_s else record for record in records]
-    sizes = [0 if record is None else _size_of(record) for record in alive]
-    if sum(sizes) > GET_BYTES_MAX:
-        raise codes.BULK_GET_TOO_LARGE.error(limit=GET_BYTES_MAX)
+    limits = backend.limits
+    names = dict.fromkeys(wanted.keys)
+    records = backend.store.get_many(namespace, [check_key(_nonempty(name), limits) for name in names])
     found: dict[str, Found | None] = dict.fromkeys(names)
     type_ = wanted.type or "text"
-    # How long a text is as it is spelled has to be known only where that could be too long.
-    spelled = type_ == "text" and sum(sizes) * ESCAPE_BYTES > GET_BYTES_MAX
     size = 0
-    for name, record in zip(names, alive, strict=True):
-        if record is not None:
-            value = _read(backend, record, type_)
-            size += len(msgspec.json.encode(value)) - 2 if spelled else _size_of(record)  # between the quotes
-            if size > GET_BYTES_MAX:
-                raise codes.BULK_GET_TOO_LARGE.error(limit=GET_BYTES_MAX)
-            metadata = msgspec.Raw(record.metadata) if record.metadata else _NULL
-            found[name] = Found(value, metadata, record.expires_at)
+    for name, record in zip(names, records, strict=True):
+        if record is None or (record.expires_at and record.expires_at <= backend.now_s()):
+            continue
+        data = _read_large(backend, record.value, GET_BYTES_MAX - size) if record.large else record.value
+        size += len(data)
+        if size > GET_BYTES_MAX:
+            raise codes.BULK_GET_TOO_LARGE.error(limit=GET_BYTES_MAX)
+        found[name] = Found(
+            _as_text(data) if type_ == "text" else _as_json(data),
+            msgspec.Raw(record.metadata) if record.metadata else _NULL,
+            record.expires_at,
+        )
+    # A text may be longer as it is spelled; whether it is too long is looked at only where it can be.
+    if type_ == "text" and size * ESCAPE_BYTES > GET_BYTES_MAX:
+        size = sum(len(msgspec.json.encode(each.value)) - 2 for each in found.values() if each is not None)
+        if size > GET_BYTES_MAX:
+            raise codes.BULK_GET_TOO_LARGE.error(limit=GET_BYTES_MAX)
     return found, size
 
 
@@ -208,24 +210,26 @@ def hold(response: web.Response, call: Call, size: int) -> web.Response:
     return response
 
 
-def _size_of(record: StoredRecord) -> int:
-    return Manifest.unpack(record.value).size if record.large else len(record.value)
+def _read_large(backend: Backend, packed: bytes, bytes_max: int) -> bytes:
+    """Return a large value, unless there is no room for it in the answer."""
+    if Manifest.unpack(packed).size > bytes_max:
+        raise codes.BULK_GET_TOO_LARGE.error(limit=GET_BYTES_MAX)
+    return read_whole(backend, packed)
 
 
-def _read(backend: Backend, record: StoredRecord, type_: str) -> str | msgspec.Raw:
-    """Return a value as it is put into the answer.
-
-    Raises:
-        RequestError: it isn't of this type.
-    """
-    data = read_whole(backend, record.value) if record.large else record.value
+def _as_text(data: bytes) -> str:
     try:
-        text = data.decode("utf-8")
-        if type_ == "text":
-            return text
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise codes.BULK_GET_NOT_TEXT.error(type="text") from None
+
+
+def _as_json(data: bytes) -> msgspec.Raw:
+    try:
+        data.decode("utf-8")
         msgspec.json.decode(data)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-        raise codes.BULK_GET_NOT_TEXT.error(type=type_) from None
+        raise codes.BULK_GET_NOT_TEXT.error(type="json") from None
     return msgspec.Raw(data)
 
 

@@ -76,6 +76,12 @@ class Lane(asyncio.Protocol):
             plain.renew()
         self.quiet_since = self._lanes.sweeps
         if self._clear or self._is_clear():
+            hot = plain.hot.get(data)
+            if hot is not None:
+                answer, shape = hot
+                shape.reads += 1
+                self._write(answer)
+                return
             shape = self._shape
             if data.startswith(shape.begin) and data.endswith(shape.rest):
                 key = data[shape.start : shape.end]
@@ -83,10 +89,10 @@ class Lane(asyncio.Protocol):
                 shape, key = plain.find(data)
                 self._shape = shape
             if shape is not NO_SHAPE:
-                answer = shape.hot.get(key) or plain.read(shape, key)
-                if answer is not None:
+                told = plain.read(shape, key, data)
+                if told is not None:
                     shape.reads += 1
-                    self._write(answer)
+                    self._write(told)
                     return
         self._receive(data)
 

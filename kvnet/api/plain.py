@@ -42,7 +42,6 @@ HEADS_MAX: Final = 1024
 HEAD_BYTES_MAX: Final = 4096
 """A longer one isn't plain; and what aiohttp refuses is longer."""
 HOT_MAX: Final = 4096
-"""Answers kept, of all shapes together."""
 HOT_BYTES_MAX: Final = 8 * 1024 * 1024
 HOT_ANSWER_BYTES_MAX: Final = 128 * 1024
 KEPT_IN: Final = 16
@@ -76,8 +75,8 @@ _MISSING_BODY: Final = envelope.failed(codes.KEY_NOT_FOUND.error())
 class Shape:
     """All of a plain read but its key: `begin` and `rest` are what stands before and behind it, byte for byte.
 
-    Whoever has one may cut a key out of a request that begins and ends so, and look for it in `hot`, then with
-    `PlainReads.read`; and counts what it answers in `reads`.
+    Whoever has one may cut a key out of a request that begins and ends so, and have it read; and counts what is
+    answered in `reads`.
     """
 
     __slots__ = (
@@ -85,7 +84,6 @@ class Shape:
         "bound",
         "end",
         "expires_at",
-        "hot",
         "namespace",
         "prefix",
         "reads",
@@ -118,15 +116,12 @@ class Shape:
         """Whether the value is asked for: GET, not HEAD."""
         self.expires_at = expires_at
         """Of the token; 0 for never."""
-        self.hot: dict[bytes, bytes] = {}
-        """Whole answers by key."""
         self.reads = 0
         """Not counted yet."""
 
     def end_it(self) -> None:
         """No request is of this shape any more."""
         self.begin = NOTHING
-        self.hot = {}
 
 
 NOTHING: Final = b"\0"
@@ -150,7 +145,9 @@ class PlainReads:
         self._shapes: dict[tuple[bytes, bytes], Shape | None] = {}
         self._rests_on: tuple[Any, ...] = ()
         """Catalogue and environment of the shapes."""
-        self._hot_count = self._hot_bytes = 0
+        self.hot: dict[bytes, tuple[bytes, Shape]] = {}
+        """Whole answers, by the exact bytes of their request."""
+        self._hot_bytes = 0
         self._turn = self._turn_before = 0
         self._view: View
         self._get: Callable[[bytes], bytes | None] | None = None
@@ -163,7 +160,7 @@ class PlainReads:
     def answer(self, request: bytes) -> bytes | None:
         """Return the answer to one whole request, None if it is for the service to give or isn't one."""
         shape, key = self.find(request)
-        answer = None if shape is NO_SHAPE else shape.hot.get(key) or self.read(shape, key)
+        answer = None if shape is NO_SHAPE else self.read(shape, key, request)
         if answer is not None:
             shape.reads += 1
         return answer
@@ -189,7 +186,7 @@ class PlainReads:
             shape = self._make_shape(begin, behind, rest)
         return shape or NO_SHAPE, target[at:end]
 
-    def read(self, shape: Shape, key: bytes) -> bytes | None:
+    def read(self, shape: Shape, key: bytes, request: bytes) -> bytes | None:
         """Return the answer to a request of this shape, None if it is for the service to give.
 
         What is remembered must be fresh: `renew` before, if it isn't.
@@ -223,7 +220,7 @@ class PlainReads:
             return None
         self._turn += 1
         if self._turn % KEPT_IN == 0 and not shape.expires_at:
-            self._keep(shape, key, answer)
+            self._keep(request, answer, shape)
         return answer
 
     def renew(self) -> None:
@@ -272,11 +269,8 @@ class PlainReads:
 
     def _cool(self) -> None:
         """No answer is hot any more."""
-        if self._hot_count:
-            for shape in self._shapes.values():
-                if shape is not None and shape.hot:
-                    shape.hot = {}
-        self._hot_count = self._hot_bytes = 0
+        self.hot = {}
+        self._hot_bytes = 0
 
     def _bound_lasts_s(self) -> float:
         """Return how long the bound on staleness that is told now will be one."""
@@ -382,14 +376,13 @@ class PlainReads:
             self._tails[size] = tail
         return tail
 
-    def _keep(self, shape: Shape, key: bytes, answer: bytes) -> None:
+    def _keep(self, request: bytes, answer: bytes, shape: Shape) -> None:
         if self.changes[0] != self.seen or len(answer) > HOT_ANSWER_BYTES_MAX:
             return
-        if self._hot_count >= HOT_MAX or self._hot_bytes > HOT_BYTES_MAX:
+        if len(self.hot) >= HOT_MAX or self._hot_bytes > HOT_BYTES_MAX:
             self._cool()
-        self._hot_count += 1
-        self._hot_bytes += len(key) + len(answer)
-        shape.hot[key] = answer
+        self._hot_bytes += len(request) + len(answer)
+        self.hot[request] = answer, shape
 
 
 def _decode(spelled: bytes) -> bytes | None:

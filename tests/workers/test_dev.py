@@ -64,6 +64,23 @@ def test_what_is_written_at_one_pop_is_read_at_another(dev, write, namespace):
         worker.until_answer("héllo", "/a%20b", at=there)
 
 
+def test_a_binding_whose_edge_dies_answers_again_once_it_is_back(dev, network, write, namespace):
+    """The connection that the runtime keeps to the edge is dead by then; the Worker is the same all along."""
+    caught = STORE.replace("return new Response(await", "try { return new Response(await").replace(
+        'nothing");', 'nothing"); } catch (error) { return new Response(error.message, { status: 502 }); }'
+    )
+    worker = dev(write("app.js", caught), "--bind", f"KV={namespace}").ready()
+    here, there, *_ = worker.codes
+    assert worker.ask("/k", at=here, method="PUT", body="v").status == 200
+    worker.until_answer("v", "/k", at=there)
+    network.kvnet("stop", there)
+    lost = worker.ask("/k", at=there)
+    assert (lost.status, lost.text) == (502, "Network connection lost.")
+    assert worker.ask("/k", at=here).text == "v", "another PoP's Worker has its own edge"
+    network.kvnet("start", there)
+    worker.until_answer("v", "/k", at=there)
+
+
 def test_it_runs_only_where_it_was_asked_to(dev, network, write):
     first, _, last = network.pops
     worker = dev(write("app.js", PLACE), "--at", f"{last.upper()}, {first}").ready()

@@ -142,18 +142,14 @@ def answered(fast, monkeypatch):
     answered: list[bytes] = []
     read = fast.plain.read
 
-    def note(shape: Shape, key: bytes) -> bytes | None:
-        told = read(shape, key)
+    def note(shape: Shape, key: bytes, request: bytes) -> bytes | None:
+        told = read(shape, key, request)
         if told is not None:
             answered.append(shape.begin + key + shape.rest)
         return told
 
     monkeypatch.setattr(fast.plain, "read", note)
     return answered
-
-
-def hot_keys(fast: Fast) -> set[bytes]:
-    return {key for shape in fast.plain._shapes.values() if shape for key in shape.hot}
 
 
 async def both(fast: Fast, *parts: bytes) -> bytes | None:
@@ -310,7 +306,7 @@ async def test_a_connection_comes_back_to_the_lane_after_a_write(fast, answered)
 async def hot(fast: Fast, request: bytes) -> None:
     """Have a request's answer remembered."""
     await fast.ask(*[request] * (2 * KEPT_IN))
-    assert hot_keys(fast) == {b"k"}
+    assert list(fast.plain.hot) == [request]
 
 
 async def test_a_hot_answer_ends_with_the_next_commit(fast):
@@ -351,7 +347,7 @@ async def test_a_deleted_namespace_is_gone_at_once(fast):
 async def test_an_expiring_pair_ends_at_its_second_and_is_never_hot(fast):
     put = fast.bound("k", "PUT", "Content-Length: 1").replace(b"=true", b"=true&expiration_ttl=60") + b"v"
     await fast.ask(put, *[fast.rest("k")] * (3 * KEPT_IN))
-    assert hot_keys(fast) == set()
+    assert fast.plain.hot == {}
     fast.node.now = NOW_S + 59.7
     assert await fast.ask(fast.rest("k"), fast.bound("k")) == [b"v", b"v"]
     fast.node.now = int(NOW_S) + 60
@@ -404,7 +400,7 @@ async def test_a_change_under_way_is_remembered_by_nobody(fast):
     await hot(fast, fast.rest("k"))
     fast.node.store.changes[0] += 1
     await fast.ask(*[fast.rest("k")] * (3 * KEPT_IN))
-    assert hot_keys(fast) == set()
+    assert fast.plain.hot == {}
     assert fast.plain.seen == -1
     fast.node.store.changes[0] += 1
     await hot(fast, fast.rest("k"))
@@ -423,16 +419,15 @@ async def test_what_is_remembered_has_a_bound(fast, monkeypatch):
     monkeypatch.setattr(plain_reads, "SHAPES_MAX", 20)
     for number in range(100 * KEPT_IN):
         assert fast.plain.answer(fast.rest(f"k{number}", "GET", f"X-Number: {number % 10}"))
-        assert len(hot_keys(fast)) <= 50
-    assert len(hot_keys(fast)) > 10
+        assert len(fast.plain.hot) <= 50
+    assert len(fast.plain.hot) > 10
     for number in range(100):
         fast.plain.answer(fast.rest("k", "GET", f"X-Number: {number}"))
         assert len(fast.plain._shapes) <= 20
     monkeypatch.setattr(plain_reads, "HOT_BYTES_MAX", 3000)
     for number in range(100 * KEPT_IN):
         fast.plain.answer(fast.rest(f"k{number}"))
-        kept = sum(len(told) for shape in fast.plain._shapes.values() if shape for told in shape.hot.values())
-        assert kept <= 4000
+        assert sum(len(request) + len(told) for request, (told, _) in fast.plain.hot.items()) <= 4000
 
 
 async def test_two_requests_in_one_are_two(fast):
