@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import resource
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
@@ -22,6 +24,8 @@ HEAD_S_MAX: Final = 15
 """How long a head may take to come."""
 SWEEP_S: Final = 2.5
 CONNECTIONS_MAX: Final = 16_384
+FILES_KEPT: Final = 256
+"""File descriptors that clients don't get: the replica, the journal, peers and the log need theirs."""
 UNSENT_BYTES_MAX: Final = 512 * 1024
 """A client that takes its answers more slowly is not read from."""
 
@@ -34,6 +38,7 @@ class Lane(asyncio.Protocol):
 
     __slots__ = (
         "_clear",
+        "_given_up",
         "_lanes",
         "_left",
         "_paused",
@@ -56,6 +61,8 @@ class Lane(asyncio.Protocol):
         self._left = 0
         """Bytes of a body that are still to go there."""
         self._paused = False
+        self._given_up = False
+        """Whether the connection is aiohttp's alone."""
         self._shape = NO_SHAPE
         """Of the last plain read: the next one is mostly of the same."""
         self._clear = True
@@ -149,11 +156,11 @@ class Lane(asyncio.Protocol):
     def _give_up(self, data: bytes) -> None:
         """From here on the connection is aiohttp's alone."""
         self._left = 0
+        self._given_up = True
         self._pass_on(data)
         assert self._slow is not None
-        self._slow.become_timed()
+        self._slow.become_timed(partial(self._lanes.closed, self))
         self._transport.set_protocol(self._slow)
-        self._lanes.closed(self)
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -184,7 +191,7 @@ class Lane(asyncio.Protocol):
 
     def sweep(self, number: int) -> None:
         """End a connection on which nothing has come for too long."""
-        if self._slow is not None and not self._slow.idle:
+        if self._given_up or (self._slow is not None and not self._slow.idle):
             self.quiet_since = number
             return
         patience_s = HEAD_S_MAX if self._rest and not self._paused else IDLE_S_MAX
@@ -192,7 +199,9 @@ class Lane(asyncio.Protocol):
             self._transport.abort()
 
     def close(self) -> None:
-        """End the connection unless aiohttp still answers on it, which ends it then."""
+        """End the connection unless it is aiohttp's, or aiohttp still answers on it and ends it then."""
+        if self._given_up:
+            return
         if self._slow is None or self._slow.idle:
             self._transport.close()
 
@@ -204,11 +213,14 @@ class LaneServer:
         self._server = server
         self._plain = plain
         self._lanes: set[Lane] = set()
+        """Every connection, those that are aiohttp's alone by now included."""
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = min(CONNECTIONS_MAX, max(1, files - FILES_KEPT))
         self._sweeper: asyncio.TimerHandle | None = None
         self.sweeps = 0
 
     def __call__(self) -> asyncio.Protocol:
-        if len(self._lanes) >= CONNECTIONS_MAX:
+        if len(self._lanes) >= self._most:
             return _Refused()
         return Lane(self, self._plain)
 

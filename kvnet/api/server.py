@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
@@ -40,24 +41,31 @@ class _Writer(StreamWriter):
 class Connection(web.RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_timed",)
+    __slots__ = ("_on_lost", "_timed")
 
     def __init__(self, manager: web.Server, *, timed: bool, **settings: Any) -> None:
         """A `timed` connection ends by itself when nothing comes; of another one somebody else takes care."""
         super().__init__(manager, **settings)
         self._timed = timed
+        self._on_lost: Callable[[], None] | None = None
 
     @property
     def idle(self) -> bool:
         """Whether everything that came was answered, and the next request is waited for."""
         return self._waiter is not None and not self._waiter.done() and not self._messages
 
-    def become_timed(self) -> None:
-        """From here on it ends itself."""
+    def become_timed(self, on_lost: Callable[[], None]) -> None:
+        """From here on it ends itself, and then calls `on_lost`."""
         self._timed = True
+        self._on_lost = on_lost
         if self._keepalive_handle is None:
             self._next_keepalive_close_time = self._loop.time() + IDLE_S_MAX
             self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self._on_lost is not None:
+            self._on_lost()
 
     def _process_keepalive(self) -> None:
         if self._timed:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping
 from contextlib import ExitStack
+from hashlib import sha256
 from io import BytesIO
 from typing import Final
 
@@ -23,9 +24,10 @@ from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, S
 from kvnet.core.state import Neighbour, NodeState
 from kvnet.core.versions import Version
 from kvnet.errors import RequestError
+from kvnet.runtime.forwarding import DIGEST_HEADER
 from kvnet.topology.wan import Wan
 from kvnet.transport.handshake import Identity
-from kvnet.transport.signing import HEADER, check, sign
+from kvnet.transport.signing import HEADER, BodyDigest, check, sign
 
 PATH: Final = "/peer/v1/read"
 UNDER_WAY_MAX: Final = 64
@@ -209,7 +211,7 @@ class Relayer:
             method,
             self._url_of(node) + PATH,
             data=BytesIO(question),  # aiohttp would warn of a long one sent in one piece
-            headers={HEADER: sign(self._me, method, PATH, question)},
+            headers={HEADER: sign(self._me, method, PATH, question), DIGEST_HEADER: sha256(question).hexdigest()},
             timeout=timeout,
             allow_redirects=False,
             auto_decompress=False,
@@ -269,16 +271,19 @@ class RelayDesk:
         """Answer one read of another node's client.
 
         Raises:
-            RequestError: it isn't signed, or too long, or one too many.
+            RequestError: it isn't signed, too long, or one too many. Nothing unsigned is read.
         """
         if self._under_way >= ANSWERED_MAX:
             text = f"{self._me.name} answers {ANSWERED_MAX} reads of other nodes; try again in a second"
             raise RequestError(503, TOO_MANY, text, headers={"Retry-After": "1"})
+        told = BodyDigest(request.headers.get(DIGEST_HEADER, ""))
+        check(self._me, self._known, request.headers.get(HEADER), request.method, PATH, told)
         with ExitStack() as held:
             self._under_way += 1
             held.callback(self._leave)
             question = await self._read(request)
-            check(self._me, self._known, request.headers.get(HEADER), request.method, PATH, question)
+            if sha256(question).hexdigest() != told.hex:
+                raise RequestError(400, 10012, "invalid request body: not the one that was signed")
             response = await self._answer(request, question)
             # Sent here and not by whoever called: a connection at rest holds on to its last answer.
             try:

@@ -10,7 +10,8 @@ from random import Random
 import aiohttp
 import pytest
 
-from tests.support.network import Client, Network, open_session
+from tests.cluster.test_full_disk import VALUE, full_disk
+from tests.support.network import Answer, Client, Network, kvnet, open_session, until
 
 LARGE_BYTES = 20 << 20
 
@@ -60,6 +61,21 @@ async def test_no_staleness_at_all_is_the_coordinators_answer(network: Network, 
     local = await client.get("akl", "k", KV_Max_Staleness_Ms="5000")
     assert "KV-Relayed-By" not in local.headers
     assert local.headers["KV-Pop"] == "akl"
+
+
+async def test_view_that_the_next_beacon_makes_new_enough_is_waited_for(network: Network, client: Client) -> None:
+    """Most of these come when the last beacon is too long ago for them."""
+    pop = root_pop(network)
+    for _ in range(10):
+        read = await client.get(pop, "none", KV_Max_Staleness_Ms="200", KV_Wait_Timeout_Ms="20000")
+        assert read.status == 404
+        assert "KV-Relayed-By" not in read.headers
+
+
+async def test_no_beacon_is_waited_for_where_none_could_help(client: Client) -> None:
+    async with asyncio.timeout(20):
+        read = await client.get("akl", "none", KV_Max_Staleness_Ms="1", KV_Wait_Timeout_Ms="30000")
+    assert read.headers["KV-Relayed-By"] == "akl"
 
 
 async def test_lists_and_bulk_gets_are_relayed_too(client: Client) -> None:
@@ -153,3 +169,40 @@ async def test_nobody_answers_a_question_that_no_node_has_signed(client: Client)
     for node in ("coordinator", "fra"):
         answer = await client.ask(node, "POST", "/peer/v1/read", json.dumps({}).encode())
         assert answer.error == (401, 10000)
+
+
+async def test_edge_that_cannot_store_has_a_neighbour_answer_without_the_coordinator(
+    network: Network, client: Client
+) -> None:
+    """A full disk keeps its replica where it is; its neighbours promise more, and the nearest of them is asked."""
+    await client.put("coordinator", "before", b"kept")
+    await client.agreed()
+    others = [name for name in network.replicas if name != "scl"]
+    with full_disk(network, "scl"):
+        for number in range(20):
+            assert (await client.put("coordinator", f"key-{number}", VALUE)).status == 200
+        head = await client.agreed(others)
+
+        async def is_full() -> bool:
+            return bool((await client.status("scl"))["driver"]["storage_full"])
+
+        await until(is_full, "the disk is full")
+        network.kvnet("wan", "cut", "scl", "coordinator", "--both")
+        wish = {"KV_At_Least": str(head), "KV_Wait_Timeout_Ms": "0"}
+
+        async def is_relayed() -> Answer | None:
+            read = await client.get("scl", "key-19", **wish)
+            return read if read.status == 200 else None
+
+        read: Answer = await until(is_relayed, "a neighbour's advert tells of more, and it answers")
+        assert read.body == VALUE
+        assert read.position >= head
+        assert read.headers["KV-Relayed-By"] == "scl"
+        assert read.headers["KV-Pop"] in set(network.pops) - {"scl"}
+        told = json.loads(
+            kvnet("why-stale", client.title, "key-19", "--json", "--data", network.folder.path).stdout
+        )
+        assert (told["pops"]["scl"]["held_up_at"], told["pops"]["scl"]["why"]) == ("scl", "has a full disk")
+        network.kvnet("wan", "heal")
+    await client.agreed()
+    assert "KV-Relayed-By" not in (await client.get("scl", "key-19", **wish)).headers

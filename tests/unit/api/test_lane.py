@@ -514,15 +514,34 @@ async def _ends(reader: asyncio.StreamReader) -> bool:
 
 
 async def test_connections_have_a_bound(fast, monkeypatch):
-    monkeypatch.setattr(lanes, "CONNECTIONS_MAX", 3)
+    """Those that aiohttp has for itself count as well, until they end."""
+    monkeypatch.setattr(fast.server, "_most", 3)
     held = [await fast.connect() for _ in range(3)]
-    for reader, writer in held:
+    for reader, writer in held[1:]:
         writer.write(fast.rest("none"))
         assert (await read_answer(reader)).status == 404
+    reader, given_up = held[0]
+    given_up.write(fast.rest("none", "GET", "Transfer-Encoding: chunked") + b"0\r\n\r\n")
+    assert (await read_answer(reader)).status == 404
     reader, refused = await fast.connect()
     assert await _ends(reader)
-    for writer in (refused, *(writer for _, writer in held)):
-        writer.close()
+    refused.close()
+    given_up.close()
+    deadline = asyncio.get_running_loop().time() + SETTLE_S
+    while len(fast.server._lanes) == 3:
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.01)
+    reader, writer = await fast.connect()
+    writer.write(fast.rest("none"))
+    assert (await read_answer(reader)).status == 404
+    for other in (writer, *(writer for _, writer in held[1:])):
+        other.close()
+
+
+async def test_files_are_kept_for_the_node_itself(node, monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (1024, 4096))
+    server = LaneServer(HttpServer(HttpService(node)), PlainReads(node))
+    assert server._most == 1024 - lanes.FILES_KEPT
 
 
 async def test_a_half_closed_connection_is_answered(fast):

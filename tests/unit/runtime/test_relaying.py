@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from hashlib import sha256
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from kvnet.core.state import Neighbour, NodeConfig, NodeState, Parent
 from kvnet.core.versions import GENESIS, Position, Version
 from kvnet.errors import RequestError
 from kvnet.runtime import relaying
+from kvnet.runtime.forwarding import DIGEST_HEADER
 from kvnet.runtime.relaying import PATH, WHOLE_BYTES_MAX, RelayDesk, RelayedAnswer, Relayer, promises
 from kvnet.timers import Timers
 from kvnet.topology.wan import Wan
@@ -296,9 +298,19 @@ def test_parent_has_what_it_sent_us_though_we_cannot_show_it():
     ],
 )
 async def test_question_that_no_node_has_signed_is_refused(peers, others, header):
-    headers = {} if header is None else {HEADER: header}
+    headers = {DIGEST_HEADER: sha256(QUESTION).hexdigest()} | ({} if header is None else {HEADER: header})
     async with peers.session.post(peers.urls["ams"] + PATH, data=QUESTION, headers=headers) as response:
         assert response.status == 401
+    assert others["ams"].taken == []
+
+
+async def test_question_that_is_not_the_signed_one_is_refused(peers, others):
+    headers = {
+        HEADER: sign(identity("fra"), "POST", PATH, QUESTION),
+        DIGEST_HEADER: sha256(QUESTION).hexdigest(),
+    }
+    async with peers.session.post(peers.urls["ams"] + PATH, data=b"what is x?", headers=headers) as response:
+        assert response.status == 400
     assert others["ams"].taken == []
 
 
