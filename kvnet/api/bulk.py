@@ -17,6 +17,8 @@ from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
 
 from kvnet.api import codes, envelope
 from kvnet.api.arrays import IN_MEMORY_BYTES_MAX, array_elements, spool_body
@@ -206,8 +208,30 @@ def hold(response: web.Response, call: Call, size: int) -> web.Response:
     if size > READ_AT_ONCE_BYTES:
         held = ExitStack()
         held.enter_context(call.backend.large_reads.taken())
-        weakref.finalize(response, held.close)
+        assert isinstance(response.body, bytes)
+        response.body = _HeldBody(response.body, held.close)
     return response
+
+
+class _HeldBody(Payload):
+    """A long answer's body, let go of as soon as it is sent: aiohttp keeps an answer until the next request."""
+
+    def __init__(self, body: bytes, release: Callable[[], None]) -> None:
+        super().__init__(body, content_type="application/json")
+        self._body: bytes | None = body
+        self._size = len(body)
+        self._release = weakref.finalize(self, release)  # a client that is gone never has it written
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        body, self._body, self._value = self._body, None, None
+        assert body is not None
+        try:
+            await writer.write(body)
+        finally:
+            self._release()
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002 - aiohttp's own
+        raise TypeError("a long answer is sent once, and not kept")
 
 
 def _read_large(backend: Backend, packed: bytes, bytes_max: int) -> bytes:

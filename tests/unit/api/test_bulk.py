@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -16,6 +17,7 @@ from kvnet.core.operations import DeleteValue, PutLargeValue, PutValue
 from kvnet.errors import RequestError
 from kvnet.limits import PROFILES
 from tests.support.backends import NOW_S
+from tests.support.http import read_answer
 from tests.support.peers import until
 
 TOO_EARLY = RequestError(429, 10001, "Too many writes of one key", headers={"Retry-After": "1"})
@@ -274,6 +276,20 @@ async def test_long_answers_take_room_until_they_are_sent(api, ns, monkeypatch):
             stack.enter_context(api.node.large_reads.taken())
         assert (await get(api, ns, keys=["a"])).error[:2] == (503, 20012)
         assert (await get(api, ns, keys=["b"])).status == 200
+
+
+async def test_a_connection_that_rests_holds_no_room(api, ns, monkeypatch):
+    """It once did: aiohttp keeps an answer, and all that hangs on it, until the connection's next request."""
+    monkeypatch.setattr(bulk, "READ_AT_ONCE_BYTES", 10)
+    await put(api, ns, {"key": "a", "value": "x" * 20})
+    request = api.request("POST", f"{ns}/bulk/get", b'{"keys":["a"]}')
+    resting = [await asyncio.open_connection("127.0.0.1", api.port) for _ in range(10)]
+    for reader, writer in resting:
+        writer.write(request)
+        assert (await read_answer(reader)).result == {"values": {"a": "x" * 20}}
+    assert api.node.large_reads.count == 0
+    for _, writer in resting:
+        writer.close()
 
 
 async def test_what_is_read_is_measured_as_it_is_spelled(api, ns, monkeypatch):
