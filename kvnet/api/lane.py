@@ -39,16 +39,17 @@ class Lane(asyncio.Protocol):
     __slots__ = (
         "_clear",
         "_given_up",
+        "_heard",
         "_lanes",
         "_left",
         "_paused",
         "_plain",
+        "_quiet_s",
         "_rest",
         "_shape",
         "_slow",
         "_transport",
         "_write",
-        "quiet_since",
     )
 
     def __init__(self, lanes: LaneServer, plain: PlainReads) -> None:
@@ -67,21 +68,22 @@ class Lane(asyncio.Protocol):
         """Of the last plain read: the next one is mostly of the same."""
         self._clear = True
         """Surely nothing of all this; False if it has to be looked at."""
-        self.quiet_since = 0
-        """The number of the sweep since which nothing came."""
+        self._heard = True
+        """Whether anything came since the last sweep."""
+        self._quiet_s = 0.0
+        """How long nothing has come."""
 
     def connection_made(self, transport: Any) -> None:
         self._transport: asyncio.Transport = transport
         self._write = transport.write
         transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
-        self.quiet_since = self._lanes.sweeps
         self._lanes.opened(self)
 
     def data_received(self, data: bytes) -> None:
         plain = self._plain
         if plain.changes[0] != plain.seen or monotonic() >= plain.until:
             plain.renew()
-        self.quiet_since = self._lanes.sweeps
+        self._heard = True
         if self._clear or self._is_clear():
             hot = plain.hot.get(data)
             if hot is not None:
@@ -189,13 +191,14 @@ class Lane(asyncio.Protocol):
             self._slow.connection_lost(exc)
         self._lanes.closed(self)
 
-    def sweep(self, number: int) -> None:
-        """End a connection on which nothing has come for too long."""
-        if self._given_up or (self._slow is not None and not self._slow.idle):
-            self.quiet_since = number
+    def sweep(self) -> None:
+        """End a connection on which nothing has come for too long; to be called every SWEEP_S."""
+        if self._heard or self._given_up or (self._slow is not None and not self._slow.idle):
+            self._heard = False
+            self._quiet_s = 0.0
             return
-        patience_s = HEAD_S_MAX if self._rest and not self._paused else IDLE_S_MAX
-        if (number - self.quiet_since) * SWEEP_S >= patience_s:
+        self._quiet_s += SWEEP_S
+        if self._quiet_s >= (HEAD_S_MAX if self._rest and not self._paused else IDLE_S_MAX):
             self._transport.abort()
 
     def close(self) -> None:
@@ -217,7 +220,6 @@ class LaneServer:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = min(CONNECTIONS_MAX, max(1, files - FILES_KEPT))
         self._sweeper: asyncio.TimerHandle | None = None
-        self.sweeps = 0
 
     def __call__(self) -> asyncio.Protocol:
         if len(self._lanes) >= self._most:
@@ -251,9 +253,8 @@ class LaneServer:
         self._plain.close()
 
     def _sweep(self) -> None:
-        self.sweeps += 1
         for lane in list(self._lanes):
-            lane.sweep(self.sweeps)
+            lane.sweep()
         self._sweeper = None
         if self._lanes:
             self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
