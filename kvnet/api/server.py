@@ -62,6 +62,11 @@ class Connection(web.RequestHandler):
             self._next_keepalive_close_time = self._loop.time() + IDLE_S_MAX
             self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
 
+    async def start(self) -> None:
+        """Answer what comes, unless the connection has ended before this task had its first turn."""
+        if self._manager is not None:
+            await super().start()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         if self._on_lost is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -551,6 +552,27 @@ async def test_a_half_closed_connection_is_answered(fast):
     assert (await read_answer(reader)).status == 404
     assert await reader.read(-1) == b""
     writer.close()
+
+
+class Gone(asyncio.Transport):
+    """A connection whose client is gone."""
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def is_closing(self) -> bool:
+        return True
+
+    def close(self) -> None: ...
+
+
+async def test_a_client_that_asks_and_leaves_at_once_leaves_no_trace(fast, caplog):
+    """aiohttp's side of a connection begins with a task, whose first turn once found the connection lost."""
+    lane = fast.server()
+    lane.connection_made(Gone())
+    lane.data_received(fast.rest("k", "GET", "Range: bytes=0-0"))
+    lane.connection_lost(None)
+    assert await fast.ask(fast.rest("none")) == [b"404"]
+    gc.collect()
+    assert caplog.records == []
 
 
 async def test_a_stopping_server_ends_its_connections(node):
