@@ -296,6 +296,7 @@ def test_parent_has_what_it_sent_us_though_we_cannot_show_it():
         sign(identity("fra", secret=b"another"), "POST", PATH, QUESTION),
         sign(identity("lhr"), "POST", PATH, QUESTION),
     ],
+    ids=["unsigned", "another method", "another path", "another question", "another secret", "another node"],
 )
 async def test_question_that_no_node_has_signed_is_refused(peers, others, header):
     headers = {DIGEST_HEADER: sha256(QUESTION).hexdigest()} | ({} if header is None else {HEADER: header})
