@@ -59,21 +59,19 @@ def find(headers: CIMultiDictProxy[str], method: str, path: str) -> tuple[Place,
     Raises:
         RequestError: nothing does.
     """
-    namespaces = headers.getall(HEADER)
-    if len(namespaces) > 1:
-        raise codes.HEADER_INVALID.error(name=HEADER, what="must come once")
+    namespace = headers[HEADER]
     key = path.removeprefix("/")
     match method:
         case "GET" | "HEAD" if key:
-            return Place(Resource.VALUE, namespace=namespaces[0], key=key), _GET
+            return Place(Resource.VALUE, namespace=namespace, key=key), _GET
         case "GET" | "HEAD":
-            return Place(Resource.KEYS, namespace=namespaces[0]), _LIST
+            return Place(Resource.KEYS, namespace=namespace), _LIST
         case "POST" if key == "bulk/get":
-            return Place(Resource.BULK_GET, namespace=namespaces[0]), _GET_MANY
+            return Place(Resource.BULK_GET, namespace=namespace), _GET_MANY
         case "PUT" if key:
-            return Place(Resource.VALUE, namespace=namespaces[0], key=key), _PUT
+            return Place(Resource.VALUE, namespace=namespace, key=key), _PUT
         case "DELETE" if key:
-            return Place(Resource.VALUE, namespace=namespaces[0], key=key), _DELETE
+            return Place(Resource.VALUE, namespace=namespace, key=key), _DELETE
         case _:
             raise codes.METHOD_NOT_ALLOWED.error(headers={"Allow": "GET, HEAD, PUT, DELETE"})
 

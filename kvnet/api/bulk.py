@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, closing
 from time import perf_counter
@@ -17,8 +16,6 @@ from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 
 import msgspec
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.payload import Payload
 
 from kvnet.api import codes, envelope
 from kvnet.api.arrays import IN_MEMORY_BYTES_MAX, array_elements, spool_body
@@ -26,6 +23,7 @@ from kvnet.api.backend import Backend, WriteResult
 from kvnet.api.bodies import read_json
 from kvnet.api.call import Call, version_headers
 from kvnet.api.chunks import read_whole
+from kvnet.api.held import HeldBody
 from kvnet.api.validation import check_key, check_metadata, check_times
 from kvnet.core.entries import INLINE_VALUE_BYTES_MAX
 from kvnet.core.manifest import Manifest
@@ -209,29 +207,8 @@ def hold(response: web.Response, call: Call, size: int) -> web.Response:
         held = ExitStack()
         held.enter_context(call.backend.large_reads.taken())
         assert isinstance(response.body, bytes)
-        response.body = _HeldBody(response.body, held.close)
+        response.body = HeldBody(response.body, held.close)
     return response
-
-
-class _HeldBody(Payload):
-    """A long answer's body, let go of as soon as it is sent: aiohttp keeps an answer until the next request."""
-
-    def __init__(self, body: bytes, release: Callable[[], None]) -> None:
-        super().__init__(body, content_type="application/json")
-        self._body: bytes | None = body
-        self._size = len(body)
-        self._release = weakref.finalize(self, release)  # a client that is gone never has it written
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        body, self._body, self._value = self._body, None, None
-        assert body is not None
-        try:
-            await writer.write(body)
-        finally:
-            self._release()
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002 - aiohttp's own
-        raise TypeError("a long answer is sent once, and not kept")
 
 
 def _read_large(backend: Backend, packed: bytes, bytes_max: int) -> bytes:

@@ -22,6 +22,7 @@ from kvnet.core.operations import Operation
 from kvnet.core.versions import Version
 from kvnet.errors import RequestError
 
+_CONDITIONS: Final = ("If-Match", "If-None-Match", "If-Unmodified-Since")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
 
 
@@ -78,6 +79,9 @@ class Call:
     def request_id(self) -> bytes | None:
         """Return the client's name for this write, within its token: two clients may both count from 1."""
         headers = self.request.headers
+        for name in _CONDITIONS:
+            if name in headers:  # that it was met must not seem to be so
+                raise codes.HEADER_INVALID.error(name=name, what="a write takes no conditions; leave it out")
         # Waiting for other PoPs isn't offered, and must not seem to have happened.
         if headers.get("KV-Wait", "local") != "local":
             raise codes.HEADER_INVALID.error(name="KV-Wait", what="only local is supported; or leave it out")

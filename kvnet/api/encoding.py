@@ -13,6 +13,8 @@ from typing import Final
 
 from aiohttp import web
 
+from kvnet.api.held import HeldBody
+
 PAYS_BYTES: Final = 4096
 """A shorter answer fits a packet or three, compressed or not."""
 AT_ONCE_BYTES: Final = 256 * 1024
@@ -34,13 +36,18 @@ def accepts_gzip(told: str) -> bool:
 
 async def shorten(request: web.BaseRequest, response: web.Response) -> None:
     """Compress the answer if that pays and the client can read it."""
-    body = response.body
+    held = response.body if isinstance(response.body, HeldBody) else None
+    body = held.data if held is not None else response.body
     if not isinstance(body, bytes) or len(body) < PAYS_BYTES or response.content_type != "application/json":
         return
     response.headers["Vary"] = "Accept-Encoding"
     if not accepts_gzip(request.headers.get("Accept-Encoding", "")):
         return
-    response.body = await asyncio.to_thread(_gzip, body) if len(body) > AT_ONCE_BYTES else _gzip(body)
+    short = await asyncio.to_thread(_gzip, body) if len(body) > AT_ONCE_BYTES else _gzip(body)
+    if held is not None:
+        held.replace(short)
+    else:
+        response.body = short
     response.headers["Content-Encoding"] = "gzip"
 
 

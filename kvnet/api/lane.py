@@ -3,6 +3,9 @@
 Whatever isn't, goes to aiohttp's protocol, bytes and all, which answers on the same connection; the next plain
 read is answered here again, if it comes when nothing is under way. Requests are told apart by their heads, which
 must leave no room for two readings: a connection on which one doesn't, is aiohttp's from then on.
+
+Where several processes serve one port, a connection may be another one's from a request on that isn't for this one
+to answer: it leaves, with what came of it, once all before it is answered.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import re
 import resource
 from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from kvnet.api.heads import END, read_block
 from kvnet.api.plain import NO_SHAPE, PlainReads
@@ -22,15 +25,29 @@ PART_BYTES_MAX: Final = 8192
 """A head of which this much came and no end is aiohttp's to bear or refuse."""
 HEAD_S_MAX: Final = 15
 """How long a head may take to come."""
+AT_ONCE: Final = 64
+"""Requests of one connection that are taken before others have their turn."""
 SWEEP_S: Final = 2.5
 CONNECTIONS_MAX: Final = 16_384
 FILES_KEPT: Final = 256
 """File descriptors that clients don't get: the replica, the journal, peers and the log need theirs."""
 UNSENT_BYTES_MAX: Final = 512 * 1024
 """A client that takes its answers more slowly is not read from."""
+LEAVE_LOOK_S: Final = 0.01
+"""How soon a connection that leaves is looked at again, while answers on it are under way."""
 
 _METHOD: Final = re.compile(rb"[A-Z]+ /")
 _DIGITS: Final = re.compile(r"[0-9]{1,15}")
+
+
+class Elsewhere(Protocol):
+    """Another process that answers on the same port what this one doesn't."""
+
+    def keeps(self, request: bytes) -> bool:
+        """Whether the request with this head is to be answered here."""
+
+    def take(self, connection: int, received: bytes) -> None:
+        """Go on with a connection, by its descriptor, of which this came and wasn't answered; it is copied."""
 
 
 class Lane(asyncio.Protocol):
@@ -39,13 +56,16 @@ class Lane(asyncio.Protocol):
     __slots__ = (
         "_clear",
         "_given_up",
+        "_head_s",
         "_heard",
         "_lanes",
+        "_leaving",
         "_left",
         "_paused",
         "_plain",
         "_quiet_s",
         "_rest",
+        "_resting",
         "_shape",
         "_slow",
         "_transport",
@@ -64,6 +84,10 @@ class Lane(asyncio.Protocol):
         self._paused = False
         self._given_up = False
         """Whether the connection is aiohttp's alone."""
+        self._leaving = False
+        """Whether everything from `_rest` on is for another process."""
+        self._resting = False
+        """Whether more has come than is answered at once, and others have their turn."""
         self._shape = NO_SHAPE
         """Of the last plain read: the next one is mostly of the same."""
         self._clear = True
@@ -72,6 +96,8 @@ class Lane(asyncio.Protocol):
         """Whether anything came since the last sweep."""
         self._quiet_s = 0.0
         """How long nothing has come."""
+        self._head_s = 0.0
+        """How long the head has been coming that `_rest` begins with."""
 
     def connection_made(self, transport: Any) -> None:
         self._transport: asyncio.Transport = transport
@@ -110,40 +136,68 @@ class Lane(asyncio.Protocol):
         return not self._rest and not self._left and not self._paused and (self._slow is None or self._slow.idle)
 
     def _receive(self, data: bytes) -> None:
-        """Take what came, request by request."""
+        """Take what came, request by request: some of them, and then others have their turn."""
         self._clear = False
+        if self._leaving or self._resting:
+            self._rest += data
+            return
         if self._rest:
-            data = self._rest + data
+            data = self._rest + data if data else self._rest
             self._rest = b""
-        while data:
+        at = taken = 0
+        answers: list[bytes] = []
+        while at < len(data):
             if self._left:
-                body, data = data[: self._left], data[self._left :]
+                body = data[at : at + self._left]
                 self._left -= len(body)
+                at += len(body)
                 self._pass_on(body)
                 continue
-            end = data.find(END)
-            if end < 0:
-                if len(data) > PART_BYTES_MAX or not _begins(data):
-                    self._give_up(data)
-                else:
-                    self._rest = data
-                return
-            request = data[: end + len(END)]
+            end = data.find(END, at)
+            if end < 0 or self._paused or taken == AT_ONCE:
+                break
+            taken += 1
+            self._head_s = 0.0
+            request = data[at : end + len(END)]
             answer = self._plain.answer(request) if self._slow is None or self._slow.idle else None
-            if answer is not None:
-                if self._paused:
-                    self._rest = data
-                    return
-                self._write(answer)
-            else:
+            if answer is None:
+                self._send(answers)
                 left = _body_bytes(request)
-                if left is None:
-                    self._give_up(data)
+                if left is None or not self._lanes.keeps(request):
+                    self._give_up(data[at:])
                     return
                 self._left = left
                 self._pass_on(request)
-            data = data[len(request) :]
-        self._clear = self._slow is None and not self._paused
+            else:
+                answers.append(answer)
+            at += len(request)
+        self._send(answers)
+        rest = data[at:]
+        if not rest:
+            self._clear = self._slow is None and not self._paused
+        elif END in rest:
+            self._rest = rest
+            if not self._paused:
+                self._resting = True
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_soon(self._go_on)
+        elif len(rest) > PART_BYTES_MAX or not _begins(rest):
+            self._give_up(rest)
+        else:
+            self._rest = rest
+
+    def _send(self, answers: list[bytes]) -> None:
+        if answers:
+            self._write(b"".join(answers))
+            answers.clear()
+
+    def _go_on(self) -> None:
+        """Others have had their turn."""
+        self._resting = False
+        if self._paused or self._transport.is_closing():
+            return
+        self._transport.resume_reading()
+        self._receive(b"")
 
     def _pass_on(self, data: bytes) -> None:
         """Have aiohttp answer this; its connection begins with the first."""
@@ -156,13 +210,31 @@ class Lane(asyncio.Protocol):
         self._slow.data_received(data)
 
     def _give_up(self, data: bytes) -> None:
-        """From here on the connection is aiohttp's alone."""
+        """From here on the connection is aiohttp's alone, or another process's where there is one."""
         self._left = 0
+        if self._lanes.elsewhere is not None:
+            self._rest = data
+            self._leaving = True
+            self._transport.pause_reading()
+            self._leave(self._lanes.elsewhere)
+            return
         self._given_up = True
         self._pass_on(data)
         assert self._slow is not None
         self._slow.become_timed(partial(self._lanes.closed, self))
         self._transport.set_protocol(self._slow)
+
+    def _leave(self, elsewhere: Elsewhere) -> None:
+        """Let another process go on with the connection, as soon as all that came before is answered and sent."""
+        if self._transport.is_closing():
+            return
+        busy = self._slow is not None and not self._slow.idle
+        if busy or self._transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(LEAVE_LOOK_S, self._leave, elsewhere)
+            return
+        self._plain.count()
+        elsewhere.take(self._transport.get_extra_info("socket").fileno(), self._rest)
+        self._transport.abort()
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -176,6 +248,8 @@ class Lane(asyncio.Protocol):
         self._paused = False
         if self._slow is not None:
             self._slow.resume_writing()
+        if self._leaving or self._resting:
+            return
         if self._slow is None or self._slow.idle:
             self._transport.resume_reading()
         if self._rest:
@@ -193,12 +267,13 @@ class Lane(asyncio.Protocol):
 
     def sweep(self) -> None:
         """End a connection on which nothing has come for too long; to be called every SWEEP_S."""
-        if self._heard or self._given_up or (self._slow is not None and not self._slow.idle):
-            self._heard = False
-            self._quiet_s = 0.0
+        if self._given_up or self._leaving or (self._slow is not None and not self._slow.idle):
+            self._quiet_s = self._head_s = 0.0
             return
-        self._quiet_s += SWEEP_S
-        if self._quiet_s >= (HEAD_S_MAX if self._rest and not self._paused else IDLE_S_MAX):
+        self._quiet_s = 0.0 if self._heard else self._quiet_s + SWEEP_S
+        self._head_s = self._head_s + SWEEP_S if self._rest and not self._paused else 0.0
+        self._heard = False
+        if self._quiet_s >= IDLE_S_MAX or self._head_s >= HEAD_S_MAX:
             self._transport.abort()
 
     def close(self) -> None:
@@ -212,9 +287,11 @@ class Lane(asyncio.Protocol):
 class LaneServer:
     """A protocol factory for `loop.create_server`: the fast lane in front of an `HttpServer`."""
 
-    def __init__(self, server: HttpServer, plain: PlainReads) -> None:
+    def __init__(self, server: HttpServer, plain: PlainReads, elsewhere: Elsewhere | None = None) -> None:
+        """`elsewhere` is who answers what isn't kept here; None if that is nobody."""
         self._server = server
         self._plain = plain
+        self.elsewhere = elsewhere
         self._lanes: set[Lane] = set()
         """Every connection, those that are aiohttp's alone by now included."""
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -225,6 +302,10 @@ class LaneServer:
         if len(self._lanes) >= self._most:
             return _Refused()
         return Lane(self, self._plain)
+
+    def keeps(self, request: bytes) -> bool:
+        """Whether the request with this head is answered in this process."""
+        return self.elsewhere is None or self.elsewhere.keeps(request)
 
     def connection(self, *, timed: bool) -> Connection:
         """Return aiohttp's side of a connection; a `timed` one ends itself when nothing comes."""

@@ -30,15 +30,13 @@ from kvnet.api.freshness import STALENESS_STEP_MS, freshness_headers
 from kvnet.api.heads import END, read_block
 from kvnet.api.routes import API_PREFIX, Resource, decode_key, find_place
 from kvnet.api.validation import check_namespace_id
-from kvnet.core.catalog import Scope, Token
+from kvnet.core.catalog import Scope
 from kvnet.errors import RequestError, StorageError
 from kvnet.storage.keys import SLICE_BYTES, find
 from kvnet.storage.reads import View
 from kvnet.storage.records import PLAIN, PLAIN_VALUE, RESIDUE, read_record, read_version
 
 SHAPES_MAX: Final = 1024
-HEADS_MAX: Final = 1024
-"""Distinct heads remembered, from the version on."""
 HEAD_BYTES_MAX: Final = 4096
 """A longer one isn't plain; and what aiohttp refuses is longer."""
 HOT_MAX: Final = 4096
@@ -141,7 +139,6 @@ class PlainReads:
         self.until = 0.0
         """When everything has to be looked at anew, by the monotonic clock."""
         self._serves = False
-        self._heads: dict[bytes, Token | None] = {}
         self._shapes: dict[tuple[bytes, bytes], Shape | None] = {}
         self._rests_on: tuple[Any, ...] = ()
         """Catalogue and environment of the shapes."""
@@ -236,7 +233,6 @@ class PlainReads:
         if self._rests_on != rests_on or not serves:
             self._rests_on = rests_on
             self._forget_shapes()
-            self._heads = {}
         self._serves = serves
         self._key_bytes_max = backend.limits.key_bytes_max
         headers = freshness_headers(backend) | {"KV-Pop": backend.pop}
@@ -261,6 +257,7 @@ class PlainReads:
             self._ticks.cancel()
 
     def _forget_shapes(self) -> None:
+        self._cool()
         self.count()
         for shape in self._shapes.values():
             if shape is not None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
 from kvnet.api import binding, codes, envelope, node, openapi, relaying
 from kvnet.api.auth import identify, require, require_everywhere
@@ -21,6 +23,22 @@ from kvnet.core.catalog import Scope, Token
 from kvnet.errors import RequestError, StorageDamaged
 
 _DOCUMENT_PATHS = frozenset({openapi.PATH, API_PREFIX + openapi.PATH})
+
+ONCE: Final = (
+    "Authorization",
+    "CF-KV-Metadata",
+    "If-Range",
+    "KV-At-Least",
+    "KV-Max-Staleness-Ms",
+    "KV-Namespace",
+    "KV-Request-Id",
+    "KV-Wait",
+    "KV-Wait-Timeout-Ms",
+    "Range",
+    "X-Auth-Email",
+    "X-Auth-Key",
+)
+"""Fields that a request may have once."""
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +103,7 @@ class HttpService:
         backend = self._backend
         if backend.store.cluster is None:  # then there are no tokens either
             raise codes.NOT_READY.error(name=backend.name)
+        _check_repeated(request.headers)
         token = identify(request.headers, backend.store.tokens, backend.now_s)
         return await self._answer_as(token, request, target, relays=True)
 
@@ -153,6 +172,15 @@ class HttpService:
         """After refusing a body unread, don't take the rest of it for the next request's sake."""
         if not request.content.is_eof():
             response.force_close()
+
+
+def _check_repeated(headers: CIMultiDictProxy[str]) -> None:
+    """Raise if a field that decides something comes twice: whoever stands before us may have gone by the other."""
+    if len(headers) == len({name.lower() for name in headers}):
+        return
+    for name in ONCE:
+        if len(headers.getall(name, ())) > 1:
+            raise codes.HEADER_INVALID.error(name=name, what="must come once")
 
 
 def _refusal(request: web.BaseRequest, error: RequestError) -> web.Response:

@@ -10,6 +10,7 @@ import typer
 
 from kvnet.client import Network, connect
 from kvnet.client.directory import CLUSTER_FILE, read_cluster_file
+from kvnet.core.versions import Version
 from kvnet.errors import ConfigError
 from kvnet.limits import Limits, with_overrides
 
@@ -17,12 +18,29 @@ NearOption = Annotated[
     str | None,
     typer.Option("--near", help="Ask the PoP nearest to this city, code or lat,lon.", show_default="the fastest"),
 ]
+FromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        help="Behave as a client in this city, code or lat,lon: each request takes as long as from there.",
+        show_default="on this host",
+    ),
+]
 PopOption = Annotated[str | None, typer.Option("--pop", help="Ask this PoP alone.", metavar="CODE")]
 NamespaceArgument = Annotated[str, typer.Argument(metavar="NAMESPACE", help="Title or id.")]
+AtLeastOption = Annotated[
+    str | None, typer.Option("--at-least", help="Wait until the PoP has this version.", metavar="VERSION")
+]
+MaxStalenessOption = Annotated[
+    int | None,
+    typer.Option("--max-staleness", min=0, help="Take no answer that may be older.", metavar="MS"),
+]
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY")]
 
 
-def open_network(data: Path, near: str | None, pop: str | None, *, as_admin: bool = False) -> Network:
+def open_network(
+    data: Path, near: str | None, pop: str | None, from_: str | None = None, *, as_admin: bool = False
+) -> Network:
     """Return the network in `data`, to be entered with `async with`; `as_admin` may also handle tokens.
 
     Raises:
@@ -37,7 +55,7 @@ def open_network(data: Path, near: str | None, pop: str | None, *, as_admin: boo
             raise ConfigError(
                 f"{data / CLUSTER_FILE} has no admin token: ask on the host where the network was made"
             )
-    return connect(data=data, near=near, pop=pop, token=token)
+    return connect(data=data, near=near, pop=pop, from_=from_, token=token)
 
 
 def limits_of(data: Path) -> Limits:
@@ -74,6 +92,18 @@ def checked_key(text: str) -> str:
     if text in {".", ".."}:
         raise ConfigError(f"the key {text!r} is not allowed: give it another name")
     return checked_text(text, "key")
+
+
+def checked_version(text: str | None) -> Version | None:
+    """Return the version that --at-least names, if any.
+
+    Raises:
+        ConfigError: it isn't one.
+    """
+    try:
+        return None if text is None else Version.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"--at-least: {error}") from None
 
 
 def print_json(document: Any) -> None:

@@ -17,7 +17,10 @@ from yarl import URL
 from kvnet.cli.options import DATA_DEFAULT, DataOption
 from kvnet.client.directory import Directory
 from kvnet.client.route import nearest_first
+from kvnet.client.route import place_of as named_place
 from kvnet.errors import ConfigError, KvnetError
+from kvnet.topology.geography import Located, nearest
+from kvnet.topology.load import SHIPPED, load
 from kvnet.workers.build import directory_of
 from kvnet.workers.preface import CF_HEADER, place_of
 from kvnet.workers.running import Running, find_running
@@ -84,7 +87,8 @@ def _route(directory: Directory, running: Running, near: str | None, pop: str | 
     """
     if near is not None:
         by_distance = nearest_first(directory, near)
-        sender = json.dumps(place_of(by_distance[0]))
+        known: list[Located] = [*directory.placed, *load(SHIPPED[0]).pops]
+        sender = json.dumps(place_of(nearest(named_place(near, directory.placed), known)[0]))
         for edge in by_distance:
             if edge.code in running.pops:
                 return sender, running.pops[edge.code]
@@ -178,3 +182,5 @@ async def _send(method: str, url: URL, headers: CIMultiDict[str], body: bytes | 
             return response.status
     except (aiohttp.ClientError, TimeoutError) as error:
         raise KvnetError(f"the Worker at {url.origin()} doesn't answer ({error!s:.200})") from None
+    except ValueError as error:  # a method or a header that can't be one
+        raise ConfigError(f"this can't be sent: {error!s:.200}") from None

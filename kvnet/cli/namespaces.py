@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from kvnet.cli.connection import (
+    FromOption,
     NamespaceArgument,
     NearOption,
     PopOption,
@@ -29,6 +30,7 @@ def create(
     title: TitleArgument,
     id_: Annotated[str | None, typer.Option("--id", metavar="HEX", help="32 hex digits; else a new one.")] = None,
     near: NearOption = None,
+    from_: FromOption = None,
     pop: PopOption = None,
     data: DataOption = DATA_DEFAULT,
     json_: JsonOption = False,
@@ -36,7 +38,7 @@ def create(
     """Create a namespace, and print its id."""
 
     async def run() -> str:
-        async with open_network(data, near, pop) as net:
+        async with open_network(data, near, pop, from_) as net:
             wanted = None if id_ is None else checked_text(id_, "id")
             return await (await net.create_namespace(checked_text(title, "title"), id=wanted)).id()
 
@@ -50,6 +52,7 @@ def create(
 @app.command("list")
 def list_namespaces(
     near: NearOption = None,
+    from_: FromOption = None,
     pop: PopOption = None,
     data: DataOption = DATA_DEFAULT,
     json_: JsonOption = False,
@@ -57,7 +60,7 @@ def list_namespaces(
     """Print id and title of every namespace, by title."""
 
     async def run() -> list[NamespaceInfo]:
-        async with open_network(data, near, pop) as net:
+        async with open_network(data, near, pop, from_) as net:
             return await net.namespaces()
 
     namespaces = asyncio.run(run())
@@ -73,13 +76,14 @@ def rename(
     namespace: NamespaceArgument,
     title: TitleArgument,
     near: NearOption = None,
+    from_: FromOption = None,
     pop: PopOption = None,
     data: DataOption = DATA_DEFAULT,
 ) -> None:
     """Give a namespace another title; its id and pairs stay."""
 
     async def run() -> None:
-        async with open_network(data, near, pop) as net:
+        async with open_network(data, near, pop, from_) as net:
             await net.namespace(checked_text(namespace, "namespace")).rename(checked_text(title, "title"))
 
     asyncio.run(run())
@@ -90,6 +94,7 @@ def delete(
     namespace: NamespaceArgument,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
     near: NearOption = None,
+    from_: FromOption = None,
     pop: PopOption = None,
     data: DataOption = DATA_DEFAULT,
 ) -> None:
@@ -98,7 +103,7 @@ def delete(
         typer.confirm(f"Delete {namespace!r} and everything in it?", abort=True, err=True)
 
     async def run() -> None:
-        async with open_network(data, near, pop) as net:
+        async with open_network(data, near, pop, from_) as net:
             await net.namespace(checked_text(namespace, "namespace")).drop()
 
     asyncio.run(run())

@@ -22,7 +22,7 @@ from kvnet.cli.output import print_report
 from kvnet.cli.polling import AT_ONCE, TIMEOUT_S, Answer, ask, ask_statuses, require_some, urls_of
 from kvnet.client.wire import segment
 from kvnet.core.versions import Version
-from kvnet.errors import ConfigError
+from kvnet.errors import ConfigError, KvnetError
 from kvnet.topology.fields import COORDINATOR
 from kvnet.topology.wan_state import WanState
 
@@ -66,7 +66,7 @@ async def _look(data: Path, namespace: str, key: str) -> tuple[Spread, Mapping[s
     cities = {code: str(pop["city"]) for code, pop in cluster["pops"].items()}
     id_ = _id_of(namespace, statuses)
     if id_ is None:
-        return Spread([], WanState()), cities
+        raise KvnetError(f"there is no namespace {namespace!r}: `kvnet namespace list` shows them")
     base = f"/client/v4/accounts/{cluster['account_id']}/storage/kv/namespaces/{id_}/metadata/{segment(key)}"
     gate = asyncio.Semaphore(AT_ONCE)
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)

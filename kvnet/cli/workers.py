@@ -155,6 +155,8 @@ def config(
     sockets.close(plan.sockets)
     plan.folder.make()
     text = asyncio.run(build(plan.order, plan.sites, plan.folder, plan.release)).configuration
+    if output is not None and not output.absolute().parent.is_dir():
+        raise ConfigError(f"there is no folder {output.absolute().parent}: create it first")
     if output is None:
         typer.echo(text, nl=False)
         return

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Final
 
 from kvnet.client import wire
 from kvnet.client.answers import NAMESPACE_NOT_FOUND, NamespaceInfo
 from kvnet.client.exchange import Exchange
+from kvnet.client.session import ANY, Freshness
 from kvnet.errors import RequestError
 
 PAGE_NAMESPACES: Final = 1000
 
 
-async def every_namespace(
-    exchange: Exchange, headers: Mapping[str, str] | None = None
-) -> AsyncIterator[NamespaceInfo]:
-    """Yield the account's namespaces by title; `headers` go with each request."""
+async def every_namespace(exchange: Exchange, fresh: Freshness = ANY) -> AsyncIterator[NamespaceInfo]:
+    """Yield the account's namespaces by title."""
     page = 1
     while True:
         query = wire.query(page=page, per_page=PAGE_NAMESPACES, order="title", direction="asc")
-        result = (await exchange.read(query, headers=headers)).envelope()["result"]
+        result = (await exchange.read(query, fresh)).envelope()["result"]
         for namespace in result:
             yield NamespaceInfo(id=namespace["id"], title=namespace["title"])
         if len(result) < PAGE_NAMESPACES:
@@ -29,14 +28,14 @@ async def every_namespace(
         page += 1
 
 
-async def find(exchange: Exchange, name: str, headers: Mapping[str, str] | None = None) -> NamespaceInfo:
+async def find(exchange: Exchange, name: str, fresh: Freshness = ANY) -> NamespaceInfo:
     """Return the namespace with this title, or else with this id.
 
     Raises:
         RequestError: there is none; the text names the cure.
     """
     by_id = None
-    async for namespace in every_namespace(exchange, headers):
+    async for namespace in every_namespace(exchange, fresh):
         if namespace.title == name:
             return namespace
         if namespace.id == name:

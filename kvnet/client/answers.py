@@ -109,6 +109,19 @@ class Answer:
             raise self._foreign("no version") from None
 
     @property
+    def position(self) -> Version | None:
+        """How far the replica was that answered; None if it doesn't tell."""
+        try:
+            return Version.parse(self.headers["KV-Position"])
+        except (KeyError, ValueError):
+            return None
+
+    @property
+    def relayed(self) -> bool:
+        """Whether the edge that was asked asked another node."""
+        return "KV-Relayed-By" in self.headers
+
+    @property
     def staleness_ms(self) -> int | None:
         return _whole_number(self.headers.get("KV-Staleness-Ms"))
 
@@ -132,6 +145,16 @@ class Answer:
         if envelope.get("success") is not True:
             raise self._foreign("no success")
         return envelope
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON object of an answer that has no envelope.
+
+        Raises:
+            RequestError: what the edge refused and why, or that this is no edge's answer.
+        """
+        if self.status != 200:
+            raise self.error()
+        return self._json()
 
     def result_json(self) -> bytes:
         """Return the result of a success as it is spelled.

@@ -8,7 +8,7 @@ from typing import IO, Any, Final, Self
 
 import aiohttp
 
-from kvnet.client.exchange import UNREACHABLE
+from kvnet.client.race import UNREACHABLE
 from kvnet.errors import RequestError
 
 Content = str | bytes | bytearray | memoryview | IO[bytes] | IO[str] | AsyncIterator[bytes]

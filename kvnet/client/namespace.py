@@ -11,8 +11,10 @@ from kvnet.client import listing, wire
 from kvnet.client.account import find
 from kvnet.client.answers import KEY_NOT_FOUND, NAMESPACE_NOT_FOUND, Answer, NamespaceInfo, NewPair
 from kvnet.client.contents import Content, ValueStream, content_of
-from kvnet.client.exchange import Exchange
-from kvnet.client.options import GetOptions, ListOptions, PutOptions, named, read_get
+from kvnet.client.exchange import LARGE_PATIENCE_S, Exchange
+from kvnet.client.options import FreshOptions, GetOptions, ListOptions, PutOptions, named, read_get, read_list
+from kvnet.client.receipt import Receipt, Wait, Waiting
+from kvnet.client.session import ANY, Freshness
 from kvnet.core.entries import INLINE_VALUE_BYTES_MAX
 from kvnet.core.versions import Version
 from kvnet.errors import RequestError
@@ -71,15 +73,15 @@ class Namespace:
             RequestError: the namespace is unknown, the request was refused, or no edge answered.
             TypeError, ValueError: no key, type or option, or a value that isn't JSON was asked for as such.
         """
-        wanted, at_least = read_get(type, options)
+        wanted, fresh = read_get(type, options)
         if not isinstance(key, str):
-            found = await self._get_several(key, wanted, at_least)
+            found = await self._get_several(key, wanted, fresh)
             return {each: value.value for each, value in found.items()}
         check_type(wanted, streams=True)
         check_key(key)
         streamed = wanted == "stream"
         answer = await self._call(
-            lambda id_: self._read(f"/{id_}/values/{wire.segment(key)}", at_least, streamed=streamed), at_least
+            lambda id_: self._read(f"/{id_}/values/{wire.segment(key)}", fresh, streamed=streamed), fresh
         )
         if answer is None:
             return None
@@ -125,23 +127,42 @@ class Namespace:
         Raises:
             as get.
         """
-        wanted, at_least = read_get(type, options)
+        wanted, fresh = read_get(type, options)
         if not isinstance(key, str):
-            return await self._get_several(key, wanted, at_least)
+            return await self._get_several(key, wanted, fresh)
         check_type(wanted)
         check_key(key)
-        return await self._call(lambda id_: self._get_whole(id_, key, wanted, at_least), at_least)
+        return await self._call(lambda id_: self._get_whole(id_, key, wanted, fresh), fresh)
 
+    @overload
+    async def put(
+        self, key: str, value: Content, options: Mapping[str, Any] | None = None, **more: Unpack[PutOptions]
+    ) -> Version: ...
+    @overload
     async def put(
         self,
         key: str,
         value: Content,
         options: Mapping[str, Any] | None = None,
+        *,
+        wait: Wait,
+        wait_timeout_ms: int | None = None,
         **more: Unpack[PutOptions],
-    ) -> Version:
+    ) -> Receipt: ...
+    async def put(
+        self,
+        key: str,
+        value: Content,
+        options: Mapping[str, Any] | None = None,
+        *,
+        wait: Wait | None = None,
+        wait_timeout_ms: int | None = None,
+        **more: Unpack[PutOptions],
+    ) -> Version | Receipt:
         """Return the version of the write, durable at the coordinator; text is stored as UTF-8.
 
-        It replaces value, metadata and expiry at once.
+        It replaces value, metadata and expiry at once. With `wait`, return a receipt once so many PoPs have it, or
+        the time is over: `local` for the PoP that is asked, `99%`, or `all`.
 
         Raises:
             RequestError: refused, or, when `definite` is False, perhaps done but not confirmed.
@@ -153,31 +174,41 @@ class Namespace:
         content = await content_of(value)
         query = wire.query(expiration=given.get("expiration"), expiration_ttl=given.get("expiration_ttl"))
         large = len(content) > INLINE_VALUE_BYTES_MAX
+        waiting = Waiting(wait, wait_timeout_ms)
 
         def body() -> Any:
             source = BytesIO(content) if large else content  # aiohttp sends a file bit by bit
             return source if metadata is None else wire.form(source, metadata)
 
-        async def write(id_: str) -> Version:
+        async def write(id_: str) -> Version | Receipt:
             path = f"/{id_}/values/{wire.segment(key)}{query}"
-            answer = await self._exchange.write("PUT", path, body, large=large)
-            answer.envelope()
-            return answer.version
+            patience_s = waiting.patience_s + (LARGE_PATIENCE_S if large else 0.0)
+            answer = await self._exchange.write("PUT", path, body, headers=waiting.headers, patience_s=patience_s)
+            return waiting.outcome(answer)
 
         return await self._call(write)
 
-    async def delete(self, key: str) -> Version:
-        """Return the version as of which the key is gone; a key that was not there is no error.
+    @overload
+    async def delete(self, key: str) -> Version: ...
+    @overload
+    async def delete(self, key: str, *, wait: Wait, wait_timeout_ms: int | None = None) -> Receipt: ...
+    async def delete(
+        self, key: str, *, wait: Wait | None = None, wait_timeout_ms: int | None = None
+    ) -> Version | Receipt:
+        """Return the version as of which the key is gone, or a receipt; a key that was not there is no error.
 
         Raises:
             as put.
         """
         check_key(key)
+        waiting = Waiting(wait, wait_timeout_ms)
 
-        async def write(id_: str) -> Version:
-            answer = await self._exchange.write("DELETE", f"/{id_}/values/{wire.segment(key)}")
-            answer.envelope()
-            return answer.version
+        async def write(id_: str) -> Version | Receipt:
+            path = f"/{id_}/values/{wire.segment(key)}"
+            answer = await self._exchange.write(
+                "DELETE", path, headers=waiting.headers, patience_s=waiting.patience_s
+            )
+            return waiting.outcome(answer)
 
         return await self._call(write)
 
@@ -187,19 +218,21 @@ class Namespace:
         Raises:
             as get.
         """
-        given = named({**(options or {}), **more}, {"prefix", "limit", "cursor"})
+        given, fresh = read_list({**(options or {}), **more})
         asked = listing.Asked(given.get("prefix") or "", given.get("limit"), given.get("cursor") or "")
 
         async def page(id_: str) -> KeyPage:
-            return asked.page((await self._exchange.read(f"/{id_}/keys{asked.query}")).envelope())
+            return asked.page((await self._exchange.read(f"/{id_}/keys{asked.query}", fresh)).envelope())
 
-        return await self._call(page)
+        return await self._call(page, fresh)
 
     getWithMetadata = get_with_metadata  # noqa: N815 - as a Worker spells it
 
     # -- more ------------------------------------------------------------------------------------------------
 
-    async def keys(self, *, prefix: str = "", limit: int | None = None) -> AsyncIterator[ListedKey]:
+    async def keys(
+        self, *, prefix: str = "", limit: int | None = None, **fresh: Unpack[FreshOptions]
+    ) -> AsyncIterator[ListedKey]:
         """Yield keys that start with `prefix`, by their UTF-8 bytes, at most `limit` of them.
 
         Pages are fetched as they are needed: keys written behind the last one seen appear, others don't.
@@ -210,7 +243,7 @@ class Namespace:
         left, cursor = limit, None
         while left is None or left > 0:
             size = None if left is None else min(left, listing.PAGE_KEYS_MAX)
-            page = await self.list(prefix=prefix, limit=size, cursor=cursor)
+            page = await self.list(prefix=prefix, limit=size, cursor=cursor, **fresh)
             for key in page.keys:
                 yield key
             if page.list_complete:
@@ -218,8 +251,16 @@ class Namespace:
             cursor = page.cursor
             left = None if left is None else left - len(page.keys)
 
-    async def put_many(self, pairs: Sequence[NewPair]) -> Version | None:
-        """Return the version of the last of these writes, all durable; None if there was nothing to write.
+    @overload
+    async def put_many(self, pairs: Sequence[NewPair]) -> Version | None: ...
+    @overload
+    async def put_many(
+        self, pairs: Sequence[NewPair], *, wait: Wait, wait_timeout_ms: int | None = None
+    ) -> Receipt | None: ...
+    async def put_many(
+        self, pairs: Sequence[NewPair], *, wait: Wait | None = None, wait_timeout_ms: int | None = None
+    ) -> Version | Receipt | None:
+        """Return the version of the last of these writes, all durable, or a receipt for it; None without a write.
 
         At most 10,000 pairs and 100 MB as JSON. One that is refused refuses them all; of two for one key the last
         one counts.
@@ -227,11 +268,20 @@ class Namespace:
         Raises:
             as put.
         """
+        waiting = Waiting(wait, wait_timeout_ms)
 
-        async def write(id_: str) -> Version | None:
-            answer = await self._exchange.write("PUT", f"/{id_}/bulk", lambda: wire.pairs(pairs), large=True)
+        async def write(id_: str) -> Version | Receipt | None:
+            answer = await self._exchange.write(
+                "PUT",
+                f"/{id_}/bulk",
+                lambda: wire.pairs(pairs),
+                headers=waiting.headers,
+                patience_s=LARGE_PATIENCE_S + waiting.patience_s,
+            )
+            if pairs:
+                return waiting.outcome(answer)
             answer.envelope()
-            return answer.version if pairs else None
+            return None
 
         return await self._call(write)
 
@@ -281,28 +331,25 @@ class Namespace:
 
     # -- how -------------------------------------------------------------------------------------------------
 
-    async def _get_several(self, keys: Any, wanted: str, at_least: Version | None) -> dict[str, Value[Any]]:
+    async def _get_several(self, keys: Any, wanted: str, fresh: Freshness) -> dict[str, Value[Any]]:
         """Return at most 100 pairs, by one request. Values that aren't UTF-8 can't be had so."""
         check_keys(keys, wanted)
 
         async def ask(id_: str) -> dict[str, Value[Any]]:
             question = {"keys": [*keys], "withMetadata": True}
-            headers = _waiting_for(at_least)
-            answer = await self._exchange.ask(f"/{id_}/bulk/get", lambda: wire.document(question), headers=headers)
+            answer = await self._exchange.ask(f"/{id_}/bulk/get", lambda: wire.document(question), fresh)
             return answer.found(lambda text: text if wanted == "text" else convert(text.encode(), wanted))
 
-        return await self._call(ask, at_least)
+        return await self._call(ask, fresh)
 
-    async def _get_whole(self, id_: str, key: str, wanted: str, at_least: Version | None) -> Value[Any]:
+    async def _get_whole(self, id_: str, key: str, wanted: str, fresh: Freshness) -> Value[Any]:
         """Return value and metadata of one version: the API tells them apart, and a write may come between."""
         for _ in range(TORN_READS_MAX):
-            answer = await self._exchange.read(
-                f"/{id_}/values/{wire.segment(key)}", headers=_waiting_for(at_least)
-            )
+            answer = await self._exchange.read(f"/{id_}/values/{wire.segment(key)}", fresh)
             value = _found(answer)
             if value is None:
                 return Value(value=None, metadata=None, pop=answer.pop, staleness_ms=answer.staleness_ms)
-            metadata = await self._read(f"/{id_}/metadata/{wire.segment(key)}", value.version)
+            metadata = await self._read(f"/{id_}/metadata/{wire.segment(key)}", Freshness(at_least=value.version))
             if metadata is not None and metadata.version == value.version:
                 return Value(
                     value=convert(value.body, wanted),
@@ -315,12 +362,12 @@ class Namespace:
                 )
         raise RequestError(409, 10001, f"{key!r} changed during each of {TORN_READS_MAX} reads: try again")
 
-    async def _read(self, path: str, at_least: Version | None, *, streamed: bool = False) -> Answer | None:
+    async def _read(self, path: str, fresh: Freshness, *, streamed: bool = False) -> Answer | None:
         """Return the answer, None when the key isn't there."""
-        return _found(await self._exchange.read(path, headers=_waiting_for(at_least), streamed=streamed))
+        return _found(await self._exchange.read(path, fresh, streamed=streamed))
 
-    async def _call(self, call: Callable[[str], Awaitable[ResultT]], at_least: Version | None = None) -> ResultT:
-        """Return what `call` makes of this namespace's id, which an edge may know only as of `at_least`."""
+    async def _call(self, call: Callable[[str], Awaitable[ResultT]], fresh: Freshness = ANY) -> ResultT:
+        """Return what `call` makes of this namespace's id, which an edge may know only when it is so new."""
         remembered = self._id
         if remembered is not None:
             try:
@@ -329,7 +376,7 @@ class Namespace:
                 if error.code != NAMESPACE_NOT_FOUND:
                     raise
         # either nobody asked yet, or the title may stand for another namespace now
-        found = await find(self._exchange, self.name, _waiting_for(at_least))
+        found = await find(self._exchange, self.name, fresh)
         self._id = found.id
         return await call(found.id)
 
@@ -346,8 +393,3 @@ def _found(answer: Answer) -> Answer | None:
     if error.code == KEY_NOT_FOUND:
         return None
     raise error
-
-
-def _waiting_for(at_least: Version | None) -> dict[str, str]:
-    """Return the header that makes an edge wait until it has this version."""
-    return {} if at_least is None else {"KV-At-Least": str(at_least)}

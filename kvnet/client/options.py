@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, TypedDict
 
+from kvnet.client.session import Freshness
 from kvnet.core.versions import Version
 from kvnet.values import check_cache_ttl
 
 
-class GetOptions(TypedDict, total=False):
+class FreshOptions(TypedDict, total=False):
+    """Of every read."""
+
+    at_least: Version | None
+    """Have the edge wait, within its limits, until it has that write."""
+    max_staleness_ms: int | None
+    """Take no answer of an edge that may be further behind."""
+    wait_timeout_ms: int | None
+    """How long the edge may take to become so; a second without it."""
+
+
+class GetOptions(FreshOptions, total=False):
     """Of `get` and `get_with_metadata`."""
 
     cache_ttl: int | None
     """Seconds, at least 30, for which a Worker would take an older answer; no edge gives one that is older than it
     has to be, so it changes nothing."""
     cacheTtl: int | None
-    at_least: Version | None
-    """Have the edge wait, within its limits, until it has that write."""
 
 
 class PutOptions(TypedDict, total=False):
@@ -32,7 +42,7 @@ class PutOptions(TypedDict, total=False):
     """Any JSON value, or `msgspec.Raw` of one that is to be spelled so; None for none."""
 
 
-class ListOptions(TypedDict, total=False):
+class ListOptions(FreshOptions, total=False):
     """Of `list`."""
 
     prefix: str | None
@@ -43,19 +53,34 @@ class ListOptions(TypedDict, total=False):
 
 
 _PYTHON_NAMES: Final = {"cacheTtl": "cache_ttl", "expirationTtl": "expiration_ttl"}
+_FRESH: Final = {"at_least", "max_staleness_ms", "wait_timeout_ms"}
 
 
-def read_get(wanted: str | Mapping[str, Any], options: GetOptions) -> tuple[str, Version | None]:
-    """Return the type of value, and the version to wait for.
+def read_get(wanted: str | Mapping[str, Any], options: GetOptions) -> tuple[str, Freshness]:
+    """Return the type of value, and how new it has to be.
 
     Raises:
         TypeError: there is no such option.
         ValueError: `cache_ttl` is too low.
     """
     given = {**wanted, **options} if isinstance(wanted, Mapping) else {"type": wanted, **options}
-    read = named(given, {"type", "cache_ttl", "at_least"})
+    read = named(given, {"type", "cache_ttl"} | _FRESH)
     check_cache_ttl(read.get("cache_ttl"))
-    return str(read.get("type") or "text"), read.get("at_least")
+    return str(read.get("type") or "text"), _fresh(read)
+
+
+def read_list(options: Mapping[str, Any]) -> tuple[dict[str, Any], Freshness]:
+    """Return what page is asked for, and how new it has to be.
+
+    Raises:
+        TypeError: there is no such option.
+    """
+    read = named(options, {"prefix", "limit", "cursor"} | _FRESH)
+    return read, _fresh(read)
+
+
+def _fresh(read: Mapping[str, Any]) -> Freshness:
+    return Freshness(**{name: read.get(name) for name in _FRESH})
 
 
 def named(given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:

@@ -24,20 +24,30 @@ class Route:
         """The edge that is asked first now."""
         return self.candidates()[0]
 
+    @property
+    def order(self) -> list[Edge]:
+        """All edges as they are preferred, also those that are away."""
+        return list(self._order)
+
     def candidates(self) -> list[Edge]:
         """Return all edges, those that are away behind the others, because they may be back unnoticed."""
-        return sorted(self._order, key=self._away.__contains__)
+        return sorted(self._order, key=self._away.__contains__) if self._away else list(self._order)
 
-    def leave(self, edge: Edge) -> bool:
-        """Put `edge` behind the others; False when it was there already."""
-        if edge in self._away:
-            return False
+    def is_away(self, edge: Edge) -> bool:
+        """Whether `edge` is asked after the others."""
+        return edge in self._away
+
+    def leave(self, edge: Edge) -> None:
+        """Put `edge` behind the others."""
         self._away.add(edge)
-        return True
 
     def rejoin(self, edge: Edge) -> None:
         """Put `edge` back to its place."""
         self._away.discard(edge)
+
+    def prefer(self, edges: Sequence[Edge]) -> None:
+        """Put these first, in this order; the others keep theirs."""
+        self._order = [*edges, *(edge for edge in self._order if edge not in edges)]
 
 
 def nearest_first(directory: Directory, near: str | Place) -> list[PlacedEdge]:
@@ -49,15 +59,19 @@ def nearest_first(directory: Directory, near: str | Place) -> list[PlacedEdge]:
     placed = directory.placed
     if not placed:
         raise ConfigError("where these edges stand isn't known: leave near= out, or give data= instead of urls=")
-    return nearest(_place_of(near, placed) if isinstance(near, str) else near, placed)
+    return nearest(place_of(near, placed), placed)
 
 
-def _place_of(name: str, placed: Sequence[PlacedEdge]) -> Place:
+def place_of(near: str | Place, placed: Sequence[PlacedEdge]) -> Place:
     """Return where a place is, also one that only larger networks have a PoP in.
 
     Raises:
         ConfigError: nothing is called so.
     """
+    return _named(near, placed) if isinstance(near, str) else near
+
+
+def _named(name: str, placed: Sequence[PlacedEdge]) -> Place:
     try:
         return find_place(name, placed)
     except ConfigError:

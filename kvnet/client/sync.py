@@ -13,16 +13,19 @@ from types import TracebackType
 from typing import IO, Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 from kvnet.client.answers import NamespaceInfo, NewPair, TokenInfo
+from kvnet.client.candidates import Candidate
 from kvnet.client.contents import ValueStream
 from kvnet.client.directory import Edge
 from kvnet.client.namespace import Namespace
-from kvnet.client.network import Network, connect
-from kvnet.client.options import GetOptions, ListOptions, PutOptions
+from kvnet.client.network import Network, NetworkSession, connect
+from kvnet.client.options import FreshOptions, GetOptions, ListOptions, PutOptions
+from kvnet.client.receipt import Receipt, Wait
 from kvnet.core.versions import Version
 from kvnet.values import KeyPage, Keys, ListedKey, Value
 
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
+SyncContent = str | bytes | bytearray | memoryview | IO[bytes] | IO[str]
 
 
 class LoopThread:
@@ -77,6 +80,28 @@ class SyncNetwork:
         """The edge that is asked first now."""
         return self._network.edge
 
+    @property
+    def preferred(self) -> Edge:
+        """As Network.preferred."""
+        return self._network.preferred
+
+    @property
+    def version(self) -> Version | None:
+        """As Network.version."""
+        return self._network.version
+
+    def session(self, version: Version | None = None) -> SyncNetworkSession:
+        """As Network.session."""
+        return SyncNetworkSession(self._thread, self._network.session(version))
+
+    def candidates(self, count: int = 5) -> list[Candidate]:
+        """As Network.candidates."""
+        return self._thread.run(self._network.candidates(count))
+
+    def status(self, code: str) -> dict[str, Any]:
+        """As Network.status."""
+        return self._thread.run(self._network.status(code))
+
     def namespace(self, name: str) -> SyncNamespace:
         """As Network.namespace."""
         return SyncNamespace(self._thread, self._network.namespace(name))
@@ -111,6 +136,23 @@ class SyncNetwork:
     def revoke_token(self, name: str) -> None:
         """As Network.revoke_token."""
         self._thread.run(self._network.revoke_token(name))
+
+
+class SyncNetworkSession:
+    """A session, as `NetworkSession`."""
+
+    def __init__(self, thread: LoopThread, session: NetworkSession) -> None:
+        self._thread = thread
+        self._session = session
+
+    @property
+    def version(self) -> Version | None:
+        """As NetworkSession.version."""
+        return self._session.version
+
+    def namespace(self, name: str) -> SyncNamespace:
+        """As NetworkSession.namespace."""
+        return SyncNamespace(self._thread, self._session.namespace(name))
 
 
 class SyncNamespace:
@@ -179,19 +221,32 @@ class SyncNamespace:
         """As Namespace.get_with_metadata."""
         return self._thread.run(self._namespace.get_with_metadata(key, type, **options))
 
+    @overload
+    def put(
+        self, key: str, value: SyncContent, options: Mapping[str, Any] | None = None, **more: Unpack[PutOptions]
+    ) -> Version: ...
+    @overload
     def put(
         self,
         key: str,
-        value: str | bytes | bytearray | memoryview | IO[bytes] | IO[str],
+        value: SyncContent,
         options: Mapping[str, Any] | None = None,
+        *,
+        wait: Wait,
+        wait_timeout_ms: int | None = None,
         **more: Unpack[PutOptions],
-    ) -> Version:
+    ) -> Receipt: ...
+    def put(self, key: str, value: SyncContent, options: Mapping[str, Any] | None = None, **more: Any) -> Any:
         """As Namespace.put."""
         return self._thread.run(self._namespace.put(key, value, options, **more))
 
-    def delete(self, key: str) -> Version:
+    @overload
+    def delete(self, key: str) -> Version: ...
+    @overload
+    def delete(self, key: str, *, wait: Wait, wait_timeout_ms: int | None = None) -> Receipt: ...
+    def delete(self, key: str, **more: Any) -> Any:
         """As Namespace.delete."""
-        return self._thread.run(self._namespace.delete(key))
+        return self._thread.run(self._namespace.delete(key, **more))
 
     def list(self, options: Mapping[str, Any] | None = None, **more: Unpack[ListOptions]) -> KeyPage:
         """As Namespace.list."""
@@ -199,9 +254,11 @@ class SyncNamespace:
 
     getWithMetadata = get_with_metadata  # noqa: N815 - as a Worker spells it
 
-    def keys(self, *, prefix: str = "", limit: int | None = None) -> Iterator[ListedKey]:
+    def keys(
+        self, *, prefix: str = "", limit: int | None = None, **fresh: Unpack[FreshOptions]
+    ) -> Iterator[ListedKey]:
         """As Namespace.keys."""
-        keys = self._namespace.keys(prefix=prefix, limit=limit)
+        keys = self._namespace.keys(prefix=prefix, limit=limit, **fresh)
 
         async def following() -> ListedKey | None:
             return await anext(keys, None)
@@ -209,9 +266,15 @@ class SyncNamespace:
         while (key := self._thread.run(following())) is not None:
             yield key
 
-    def put_many(self, pairs: Sequence[NewPair]) -> Version | None:
+    @overload
+    def put_many(self, pairs: Sequence[NewPair]) -> Version | None: ...
+    @overload
+    def put_many(
+        self, pairs: Sequence[NewPair], *, wait: Wait, wait_timeout_ms: int | None = None
+    ) -> Receipt | None: ...
+    def put_many(self, pairs: Sequence[NewPair], **more: Any) -> Any:
         """As Namespace.put_many."""
-        return self._thread.run(self._namespace.put_many(pairs))
+        return self._thread.run(self._namespace.put_many(pairs, **more))
 
     def id(self) -> str:
         """As Namespace.id."""

@@ -153,8 +153,10 @@ class Fetching:
             self._urgent[name] = None
             want = self._wants.setdefault(name, _Want())
             want.not_before = NEVER
+            is_asked = want.source and not want.storing
             is_silent = self._heard_at.get(want.source, NEVER) < want.asked_at
-            if want.source and not want.storing and state.parents and is_silent and want.source != parents[0]:
+            is_late = want.asked_at <= state.now - SILENCE_MS
+            if is_asked and parents and want.source != parents[0] and (is_silent or is_late):
                 want.fail(state.now)  # it may be waiting for us
         self.state.report("chunks", f"an entry waits for {len(self._urgent)} chunks, which are being fetched")
         self.fetch()
@@ -388,7 +390,7 @@ class Fetching:
         since = max(want.asked_at, self._heard_at.get(source, NEVER))
         neighbour, parent = state.neighbours.get(source), state.parents.get(source)
         if name in self._urgent and state.parents and parent is None and not self._is_past(source):
-            return since + SILENCE_MS  # it waits itself, maybe for whoever waits for us
+            return want.asked_at + SILENCE_MS  # it waits itself, maybe for whoever waits for us
         until = since + SILENCE_MS * self._patience * min(want.rounds + 1, PATIENCE_ROUNDS_MAX)
         if neighbour is None or want.rounds:
             return until

@@ -27,6 +27,8 @@ LISTEN_MS_MAX: Final = 2000.0
 CATCH_UP_PATIENCE_MS: Final = 5000.0
 ACCEPT_LOSS_MS: Final = 5000.0
 """Who was told to accept a loss asks no further member for what it lacks after this time."""
+HORIZONS_ENOUGH: Final = 8
+"""So many members whose journals begin after our end speak for the others, once it has listened for as long."""
 WITNESSES: Final = 2
 """A single member that contradicts the coordinator may itself be the one that is wrong."""
 BUSY_MS: Final = 1000.0
@@ -215,7 +217,7 @@ class Root:
         elif config.recover and any(name in self._begin_later for name in ahead):
             self._catch_up()
             self.bootstrap.begin()
-        elif best and not (config.accept_loss and state.now - self._started_at >= ACCEPT_LOSS_MS):
+        elif best and not self._has_asked_enough():
             self._fetch_from(best[-1][1])
             self._catch_up()
         elif config.accept_loss or not (ahead or is_lost):
@@ -237,6 +239,15 @@ class Root:
                 f"the network is ahead by {behind} and no member can give that back; "
                 "start with --accept-loss to go on without it"
             )
+
+    def _has_asked_enough(self) -> bool:
+        """Whether no further member is asked for frames: told to accept a loss, or refused for so many horizons.
+
+        Members' journals are of one size; to ask hundreds of them in turn takes minutes, and pages would do.
+        """
+        if self.state.now - self._started_at < ACCEPT_LOSS_MS:
+            return False
+        return self.state.config.accept_loss or len(self._begin_later) >= HORIZONS_ENOUGH
 
     def _do_without_chunks(self) -> None:
         """Go on from what is applied, since what comes behind it needs chunks that nobody gives; or refuse."""

@@ -249,10 +249,13 @@ def open_replica(path: str | os.PathLike[str]) -> Replica:
 _watch: Final = Watch()
 _replicas: Final[WeakSet[Replica]] = WeakSet()
 _forking: Final[list[Replica]] = []
+_fork = threading.Lock()
+"""Held around a fork: another thread that forks meanwhile waits, since what is above is one fork's."""
 
 
 def _before_fork() -> None:
     """LMDB doesn't survive a fork: nothing of it is open during one, and no thread of ours runs."""
+    _fork.acquire()
     _watch.pause()
     _forking[:] = _replicas
     for replica in _forking:
@@ -261,6 +264,7 @@ def _before_fork() -> None:
 
 
 def _after_fork(*, in_child: bool) -> None:
+    global _fork  # noqa: PLW0603 - in the child the lock is made anew
     opening.release()
     if in_child:
         forget_after_fork()
@@ -268,6 +272,10 @@ def _after_fork(*, in_child: bool) -> None:
     for replica in _forking:
         replica.after_fork(in_child=in_child)
     _forking.clear()
+    if in_child:
+        _fork = threading.Lock()
+    else:
+        _fork.release()
 
 
 os.register_at_fork(

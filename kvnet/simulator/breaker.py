@@ -256,11 +256,13 @@ class Breaker:
         def end() -> None:
             if desk is not None:
                 desk.crash_at = None
-            root = self.world.root
-            if root.core is None and not self.world.kept_down[ROOT]:
-                self.world.start(ROOT)
+            self.world.at(self.world.now, self._start_if_down, None)  # it may be about to die at this very moment
 
         return end
+
+    def _start_if_down(self, _: object) -> None:
+        if self.world.root.core is None and not self.world.kept_down[ROOT]:
+            self.world.start(ROOT)
 
     def _stall(self, nodes: Names, until: float) -> Callable[[], None]:
         self.disturbances.begin(*nodes)

@@ -97,6 +97,7 @@ class Wires(Timeline):
             other.on_lost(node.name, bulk=bulk)
         if bulk:
             node.bulk.on_up(peer)
+            other.bulk.on_up(node.name)  # it may have been dialling as well
             return
         other.feed(PeerUp(node.name, rtt))
         if ours.get(peer) is link:

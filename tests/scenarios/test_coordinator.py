@@ -8,7 +8,7 @@ from typing import Any
 from kvnet.core.events import Diverged, Started
 from kvnet.core.frames import Frame
 from kvnet.core.messages import Ask, Beacon, BeaconId, Frames, Move, Reason, Refused, Subscribe, Unsubscribe
-from kvnet.core.root import LISTEN_MS_MAX, MANY_FRAMES
+from kvnet.core.root import HORIZONS_ENOUGH, LISTEN_MS_MAX, MANY_FRAMES
 from kvnet.core.versions import GENESIS
 from tests.support.conversation import (
     ROOT,
@@ -455,6 +455,27 @@ def test_told_to_accept_the_loss_it_does_not_ask_every_member_in_turn() -> None:
     node.receive(asked[0], refused(Reason.HORIZON, H[5].position))
     assert node.opened() == 2
     assert not node.told(Subscribe)
+
+
+def test_it_does_not_ask_every_member_in_turn_whether_its_journal_reaches_back() -> None:
+    """Each of 57 refused it for its horizon, after a round trip or five seconds, before it said what to do.
+
+    Found by swarm simulation in safety mode, seed 105.
+    """
+    members = [f"m{number:02d}" for number in range(20)]
+    node = Conversation(ROOT, history=H[:2], members=members, root_links=members, fresh=False)
+    node.link(*members)
+    for peer in members:
+        node.receive(peer, advert_of(H[5].position))
+    node.wait(500)
+    asked = 0
+    while not node.refused():
+        [(peer, _)] = node.said(Subscribe)
+        asked += 1
+        node.wait(700)
+        node.receive(peer, refused(Reason.HORIZON, H[5].position))
+    assert asked == HORIZONS_ENOUGH
+    assert "--recover" in node.refused()
 
 
 def test_two_members_that_are_ahead_in_its_own_epoch_stop_it() -> None:

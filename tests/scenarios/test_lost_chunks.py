@@ -360,6 +360,25 @@ def test_a_neighbour_that_is_past_the_entry_is_asked_as_soon_as_it_says_so() -> 
     assert not node.wanted(), "once"
 
 
+def test_who_sends_other_chunks_and_not_this_one_is_not_waited_for() -> None:
+    """It hadn't got it, and kept the ask; what else it sent was taken for a sign that this would come.
+
+    Found by swarm simulation in safety mode, seed 111.
+    """
+    node = ChunkConversation(history=H[:4])
+    node.link("up", "near")
+    node.adopt("up")
+    node.receive("near", advert_of(HERE), Offer(b"offer-number-one", (LOST, *NAMES[2:8])))
+    assert ("near", LOST) in node.wanted()
+    node.commits = False
+    node.receive("up", frames_of(*H[4:]))
+    for name in NAMES[2:8]:
+        node.wait(SILENCE_MS / 3)
+        node.receive_bulk("near", Chunk(name, b"data"))
+    node.hear(ChunksLacking((LOST,)))
+    assert node.wanted() == [("up", LOST)]
+
+
 def test_what_an_entry_needs_does_not_wait_for_room() -> None:
     node = ChunkConversation(history=H[:4])
     node.link("up")

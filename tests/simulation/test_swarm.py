@@ -16,6 +16,8 @@ FOUND_SOMETHING = [
     (Mode.LIVENESS, 45),  # the only one who could serve was barred
     (Mode.LIVENESS, 55),  # a nearer parent made a beacon younger
     (Mode.TORTURE, 4),  # chunks of values that had been replaced were waited for by all, and kept by nobody
+    (Mode.SAFETY, 105),  # a coordinator with an old disk asked each of 57 members in turn for frames they hadn't
+    (Mode.SAFETY, 111),  # a chunk was waited for from whoever sent others, and hadn't got this one
     (Mode.SAFETY, 36),  # what a frozen process had under way went on long after it did
 ]
 """Modes and seeds that failed once; what they run into may have changed with the draw since."""

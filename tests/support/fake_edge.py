@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import unquote
@@ -14,6 +15,13 @@ from aiohttp import web
 
 ACCOUNT = "a" * 32
 TOKEN = "let-me-in"
+
+
+async def until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
+    """Return when the condition holds."""
+    async with asyncio.timeout(deadline_s):
+        while not condition():  # noqa: ASYNC110 - the client tells nobody when an edge is back
+            await asyncio.sleep(0.01)
 
 
 @dataclass
@@ -48,6 +56,20 @@ class FakeEdge:
         """Of a pair in a bulk put: refuses it, and the others with it."""
         self.cuts_values = False
         """Loses the connection in the middle of a value."""
+        self.slow: asyncio.Event | None = None
+        """Holds every request but health checks until it is set."""
+        self.silent: asyncio.Event | None = None
+        """Holds everything until it is set."""
+        self.slow_bodies: asyncio.Event | None = None
+        """Holds the second half of every value until it is set."""
+        self.held: list[web.BaseRequest] = []
+        """Requests that were held; one whose client went away has no transport any more."""
+        self.position: int | None = None
+        """As far as this replica is; None for all that was written."""
+        self.staleness_ms = 500
+        self.receipt: dict[str, object] | None = None
+        """The result of writes that were to be waited for."""
+        self.health_checks = 0
         self.requests: list[tuple[str, str]] = []
         """Method and raw path with query of each request but health checks."""
         self.headers_seen: list[dict[str, str]] = []
@@ -71,9 +93,12 @@ class FakeEdge:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path == "/healthz":
+            self.health_checks += 1
+            await self._hold(request, self.silent)
             return web.Response(status=503 if self.refuses else 200)
         self.requests.append((request.method, request.raw_path))
         self.headers_seen.append(dict(request.headers))
+        await self._hold(request, self.slow or self.silent)
         if self.refuses:
             return self._error(503, 7010, "this replica has no catalogue yet")
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -86,14 +111,38 @@ class FakeEdge:
         if self.too_early and request.method == "PUT":
             self.too_early -= 1
             return self._error(429, 10033, "Too many requests", {"Retry-After": "0"})
+        is_write = request.method != "GET" and path[-2:] != ["bulk", "get"]
+        if not is_write and (refusal := self._not_fresh(request)):
+            return refusal
+        if request.raw_path == "/status":
+            return web.json_response({"path": ["coordinator"], "latency_ms": 9.5})
         response = await self._route(request, path)
-        if request.method != "GET" and path[-2:] != ["bulk", "get"]:
+        if is_write:
             self.store.outcomes[request.headers["KV-Request-Id"]] = self.store.seq
             if self.drops_after_applying:
                 self.drops_after_applying -= 1
                 assert request.transport is not None
                 request.transport.abort()
         return response
+
+    async def _hold(self, request: web.BaseRequest, until: asyncio.Event | None) -> None:
+        if until is not None:
+            self.held.append(request)
+            await until.wait()
+
+    @property
+    def _seq(self) -> int:
+        return self.store.seq if self.position is None else self.position
+
+    def _not_fresh(self, request: web.BaseRequest) -> web.Response | None:
+        """Return what a replica says that isn't as new as it has to be."""
+        wanted = request.headers.get("KV-At-Least", "1-0")
+        if int(wanted.removeprefix("1-")) > self._seq:
+            return self._error(504, 20003, f"{self.code} stands at 1-{self._seq} and did not reach {wanted}")
+        allowed_ms = request.headers.get("KV-Max-Staleness-Ms")
+        if allowed_ms is not None and int(allowed_ms) < self.staleness_ms:
+            return self._error(503, 20002, f"{self.code} may be {self.staleness_ms} ms behind")
+        return None
 
     async def _route(self, request: web.BaseRequest, path: list[str]) -> web.StreamResponse:
         store = self.store
@@ -156,13 +205,13 @@ class FakeEdge:
             expiration = request.query.get("expiration")
             store.seq += 1
             pairs[key] = (value, metadata, int(expiration) if expiration else None, store.seq)
-            return self._success(None, store.seq)
+            return self._success(self._receipt(request), store.seq)
         if method == "DELETE":
             store.seq += 1
             pairs.pop(key, None)
-            return self._success(None, store.seq)
-        if key not in pairs:
-            return self._error(404, 10009, "get: 'key not found'")
+            return self._success(self._receipt(request), store.seq)
+        if key not in pairs or (self.position is not None and pairs[key][3] > self.position):
+            return self._error(404, 10009, "get: 'key not found'", self._headers(None))
         value, metadata, expiration, seq = pairs[key]
         if what == "metadata":
             return self._success(metadata, seq)
@@ -172,6 +221,13 @@ class FakeEdge:
             await response.write(value[: len(value) // 2])
             assert request.transport is not None
             request.transport.close()
+            return response
+        if self.slow_bodies is not None:
+            response = web.StreamResponse(headers={**self._headers(seq), "Content-Length": str(len(value))})
+            await response.prepare(request)
+            await response.write(value[: len(value) // 2])
+            await self._hold(request, self.slow_bodies)
+            await response.write(value[len(value) // 2 :])
             return response
         expiry = {} if expiration is None else {"expiration": str(expiration)}
         return web.Response(body=value, headers=self._headers(seq) | expiry)
@@ -206,11 +262,16 @@ class FakeEdge:
                 self.store.seq,
             )
         result = {"successful_key_count": len(elements), "unsuccessful_keys": []}
+        result |= self._receipt(request) or {}
         return self._success(result, self.store.seq)
+
+    def _receipt(self, request: web.BaseRequest) -> dict[str, object] | None:
+        return self.receipt if "KV-Wait" in request.headers else None
 
     def _headers(self, seq: int | None) -> dict[str, str]:
         version = {} if seq is None else {"KV-Version": f"1-{seq}"}
-        return {"KV-Pop": self.code, "KV-Staleness-Ms": "500"} | version
+        told = {"KV-Pop": self.code, "KV-Position": f"1-{self._seq}", "KV-Staleness-Ms": str(self.staleness_ms)}
+        return told | version
 
     def _success(self, result: object, seq: int | None = None, cursor: str | None = None) -> web.Response:
         envelope = {"success": True, "errors": [], "messages": [], "result": result}

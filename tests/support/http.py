@@ -62,6 +62,6 @@ async def read_answer(reader: asyncio.StreamReader, method: str = "GET") -> Answ
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     _, number, reason = status_line.split(" ", 2)
     status = int(number)
-    if method == "HEAD" or status == 100:
+    if method == "HEAD" or status in {100, 304}:
         return Answer(status, headers, b"", reason)
     return Answer(status, headers, await reader.readexactly(int(headers["content-length"])), reason)

@@ -94,6 +94,19 @@ async def test_a_client_that_has_it_is_told_so(api, ns):
     assert (await api("GET", f"{ns}/values/missing", If_None_Match="*")).status == 404
 
 
+@pytest.mark.parametrize("name", ["If-Match", "If-None-Match", "If-Unmodified-Since"])
+async def test_a_write_with_a_condition_is_refused(api, ns, name):
+    """It would be done whether the condition held or not."""
+    for method, path, body in (
+        ("PUT", "/values/k", b"v"),
+        ("DELETE", "/values/k", b""),
+        ("PUT", "/bulk", b'[{"key":"k","value":"v"}]'),
+    ):
+        answer = await api(method, ns + path, body, **{name.replace("-", "_"): "*"})
+        assert answer.error == (400, 10001, f"{name}: a write takes no conditions; leave it out")
+    assert api.node.written == []
+
+
 async def everything(port: int, request: bytes) -> bytes:
     """Return all that comes back: a 304 has no length that says where it ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)

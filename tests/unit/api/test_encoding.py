@@ -43,6 +43,17 @@ async def test_a_long_list_is_shorter_and_says_the_same(api, node, ns, size):
     assert "content-encoding" not in plain.headers
 
 
+async def test_a_bulk_get_that_holds_room_is_shorter_too(api, ns, monkeypatch):
+    monkeypatch.setattr("kvnet.api.bulk.READ_AT_ONCE_BYTES", 1000)
+    await api("PUT", f"{ns}/values/k", b"v" * 60_000)
+    asked = b'{"keys":["k"]}'
+    short = await api("POST", f"{ns}/bulk/get", asked, Accept_Encoding="gzip")
+    assert short.headers["content-encoding"] == "gzip"
+    assert int(short.headers["content-length"]) == len(short.body) < 1000
+    assert json.loads(gzip.decompress(short.body)) == (await api("POST", f"{ns}/bulk/get", asked)).json
+    assert api.node.large_reads.count == 0
+
+
 async def test_short_answers_and_values_are_sent_as_they_are(api, ns):
     await api("PUT", f"{ns}/values/k", b"v" * 60_000)
     got = await api("GET", f"{ns}/values/k", Accept_Encoding="gzip")

@@ -37,6 +37,23 @@ class NeverPlain(PlainReads):
         return NO_SHAPE, b""
 
 
+class Gone(asyncio.Transport):
+    """A connection whose client is gone."""
+
+    paused = resumed = 0
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def is_closing(self) -> bool:
+        return True
+
+    def close(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.paused += 1
+
+    def resume_reading(self) -> None:
+        self.resumed += 1
+
+
 class Fast:
     """One node behind three ports: the lane, a lane that answers nothing itself, and the service alone."""
 
@@ -431,6 +448,47 @@ async def test_what_is_remembered_has_a_bound(fast, monkeypatch):
         assert sum(len(request) + len(told) for request, (told, _) in fast.plain.hot.items()) <= 4000
 
 
+async def test_a_client_that_pipelines_without_end_leaves_others_their_turn(fast, monkeypatch):
+    """It once had the loop for seconds: everything that came was answered before anything else was looked at."""
+    await fast.ask(fast.put("k", b"v"))
+    monkeypatch.setattr(lanes, "AT_ONCE", 10)
+    lane = fast.server()
+    transport = Gone()
+    transport.is_closing = lambda: False
+    written: list[bytes] = []
+    transport.write = written.append
+    lane.connection_made(transport)
+    turns: list[int] = []
+    asyncio.get_running_loop().call_soon(lambda: turns.append(len(written)))
+    lane.data_received(fast.rest("k") * 95 + fast.rest("k")[:20])
+    assert len(written) == 1
+    deadline = asyncio.get_running_loop().time() + SETTLE_S
+    while len(written) < 10:
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0)
+    lane.data_received(fast.rest("k")[20:])
+    assert b"".join(written).count(b"HTTP/1.1 200 OK") == 96
+    assert turns == [1], "somebody else was before the second ten"
+    assert transport.paused == transport.resumed == 9
+    lane.connection_lost(None)
+
+
+async def test_reads_are_counted_though_their_shape_was_forgotten(fast, monkeypatch):
+    """A hot answer once outlived its shape, and what it answered was nobody's."""
+    monkeypatch.setattr(plain_reads, "SHAPES_MAX", 4)
+    used = fast.node.usage.of(bytes.fromhex(fast.namespace))
+    await fast.ask(fast.put("k", b"v"))
+    count = 20 * KEPT_IN
+    reader, writer = await fast.connect()
+    for number in range(count):
+        writer.write(fast.rest("k"))
+        assert (await read_answer(reader)).body == b"v"
+        assert fast.plain.answer(fast.rest("k", "GET", f"Traceparent: {number}"))
+    fast.plain.count()
+    assert used.reads == 2 * count
+    writer.close()
+
+
 async def test_two_requests_in_one_are_two(fast):
     """The second begins and ends as the first: what is between the two ends of it all is no key."""
     await fast.ask(fast.put("a", b"A"), fast.put("b", b"B"))
@@ -482,12 +540,20 @@ async def _only_lane(fast: Fast) -> lanes.Lane:
     return next(iter(fast.server._lanes))
 
 
-async def test_a_head_that_never_ends_is_dropped_and_others_live(fast, monkeypatch):
+@pytest.mark.parametrize("drips", [False, True])
+async def test_a_head_that_never_ends_is_dropped_and_others_live(fast, monkeypatch, drips):
+    """It once had to be silent for that: a byte now and then kept it for ever."""
     monkeypatch.setattr(lanes, "SWEEP_S", 0.02)
-    monkeypatch.setattr(lanes, "HEAD_S_MAX", 0.2)
+    monkeypatch.setattr(lanes, "HEAD_S_MAX", 0.3)
     reader, writer = await fast.connect()
     writer.write(b"GET /")
-    assert await _ends(reader)
+    ended = asyncio.create_task(_ends(reader))
+    deadline = asyncio.get_running_loop().time() + SETTLE_S
+    while drips and not ended.done():
+        assert asyncio.get_running_loop().time() < deadline
+        writer.write(b"x")
+        await asyncio.sleep(0.01)
+    assert await ended
     writer.close()
     assert await fast.ask(fast.rest("none")) == [b"404"]
 
@@ -552,16 +618,6 @@ async def test_a_half_closed_connection_is_answered(fast):
     assert (await read_answer(reader)).status == 404
     assert await reader.read(-1) == b""
     writer.close()
-
-
-class Gone(asyncio.Transport):
-    """A connection whose client is gone."""
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
-    def is_closing(self) -> bool:
-        return True
-
-    def close(self) -> None: ...
 
 
 async def test_a_client_that_asks_and_leaves_at_once_leaves_no_trace(fast, caplog):

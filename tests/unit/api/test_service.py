@@ -16,6 +16,18 @@ from tests.support.backends import FakeNode
 from tests.support.http import exchange, read_answer
 
 
+@pytest.mark.parametrize("name", ["KV-At-Least", "Range", "Authorization", "KV-Namespace", "CF-KV-Metadata"])
+async def test_a_field_that_decides_something_may_come_once(api, ns, name):
+    sent = api.request("GET", f"{ns}/values/k", headers={name: "1-1", name.lower(): "1-2"})
+    answer = await exchange(api.port, sent)
+    assert answer.error == (400, 10001, f"{name}: must come once")
+
+
+async def test_other_fields_may_come_twice(api, ns):
+    sent = api.request("GET", f"{ns}/values/k", headers={"X-Other": "a", "x-other": "b"})
+    assert (await exchange(api.port, sent)).status == 404
+
+
 async def test_health_is_told_to_anyone(api):
     for is_ready in (True, False):
         api.node.is_ready = is_ready

@@ -218,6 +218,7 @@ async def test_torn_read_of_value_and_metadata_is_repeated(net, store, edges):
 
     async def changed_in_between(request, method, id_, what, key):
         if what == "metadata" and changes:
+            store.seq = 9
             store.pairs[id_][key] = changes.pop()
         return await original(request, method, id_, what, key)
 

@@ -468,6 +468,35 @@ def test_a_fork_finds_no_thread_of_ours(node, folder):
         assert "kvnet replica watch" in {thread.name for thread in threading.enumerate()}
 
 
+FORKS = """
+import os, sys, threading
+from kvnet.reader import open_replica
+
+replica = open_replica(sys.argv[1])
+a = replica.namespace("a")
+
+def fork_often():
+    for _ in range(60):
+        child = os.fork()
+        if child == 0:
+            os._exit(a.get("k") != "1")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+threads = [threading.Thread(target=fork_often, daemon=True) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert a.get("k") == "1"
+"""
+
+
+def test_threads_that_fork_at_once_all_go_on(node, folder):
+    """Each of them once took the other's list of what is to be let go of, and a lock stayed held."""
+    node.put("a", ("k", "1"))
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS, str(folder)], timeout=60, check=True)
+
+
 def test_no_transaction_is_left_open(node, folder):
     """Pages that a reader might still see are never used again: the file would grow with every write."""
     node.put("a", ("k", "x" * 1000))

@@ -124,6 +124,16 @@ def test_the_coordinator_dies_in_its_next_commit_and_comes_back(point: CrashPoin
     assert broken.at(1100).root.core is not None
 
 
+def test_a_coordinator_that_dies_as_the_fault_ends_comes_back() -> None:
+    """Its commit began as everything was healed: it died after it should have been started. Torture, seed 232."""
+    broken = Broken(CrashInCommit(at_ms=100, lasts_ms=60_000, point=CrashPoint.FSYNC))
+    broken.at(200).write()
+    assert broken.world.root.core is not None, "it dies in this very moment"
+    broken.faults.heal()
+    assert broken.at(201).root.core is not None
+    assert broken.world.root.started_at == broken.began + 200
+
+
 def test_a_coordinator_that_commits_nothing_meanwhile_does_not_die_later() -> None:
     broken = Broken(CrashInCommit(at_ms=100, lasts_ms=100, point=CrashPoint.APPEND))
     broken.at(300).write()

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from math import inf
 
 import pytest
 
-from kvnet.core.events import DeadlineReached, Event, LinkWritable, PeerUp, SetDeadline
-from kvnet.core.messages import ChunkMissing
+from kvnet.core.events import BulkSend, DeadlineReached, Event, LinkWritable, PeerUp, SetDeadline
+from kvnet.core.messages import ChunkMissing, Message
 from kvnet.core.versions import GENESIS
 from kvnet.simulator.node import SimulatedNode
+from kvnet.simulator.watching import Watcher
 from kvnet.simulator.world import ROOT, World
 from tests.support.worlds import make_world, settle, start, write_for
 
@@ -295,3 +297,22 @@ def test_a_machine_that_is_back_says_at_once_that_it_knows_of_no_connection(back
     assert world.run_while(lambda: link.alive, 6000)
     assert world.now - began <= most_ms
     assert back or world.now - began == 5000
+
+
+def test_what_waits_for_a_bulk_link_leaves_over_the_one_that_the_other_end_has_made() -> None:
+    """It waited for a link of its own, which was never made since there was one."""
+    world = make_world(6, 1)
+    start(world)
+    node, other = world.root, world.nodes[next(iter(world.root.links))]
+    heard: list[tuple[str, type]] = []
+
+    class Heard(Watcher):
+        def on_sent(self, node: SimulatedNode, peer: str, messages: Sequence[Message]) -> None:
+            heard.extend((node.name, type(message)) for message in messages if type(message) is ChunkMissing)
+
+    world.watch(Heard())
+    for each, peer in ((node, other), (other, node)):
+        each.bulk.carry_out(BulkSend(peer.name, ChunkMissing(bytes(32))))
+        each.bulk.send()
+    world.run_until(world.now + 3000)
+    assert sorted(name for name, _ in heard) == sorted([node.name, other.name])
