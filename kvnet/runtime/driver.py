@@ -242,7 +242,14 @@ class Driver:
         try:
             while self._inbox:
                 event = self._inbox.popleft()
-                for effect in self._core.handle(event, self._now_ms()):
+                try:
+                    effects = self._core.handle(event, self._now_ms())
+                except StorageDamaged as damage:  # in the journal, from which the core reads
+                    if isinstance(event, Diverged):
+                        raise
+                    self.damaged(damage)
+                    continue
+                for effect in effects:
                     self._carry_out(effect)
                 if type(event) is FramesCut:
                     self._waiters.release(self._store.position)

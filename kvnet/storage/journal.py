@@ -24,7 +24,7 @@ import lmdb
 from kvnet.core.clock import stamp_ms
 from kvnet.core.frames import Frame, read_frame
 from kvnet.core.versions import CHAIN_BYTES, Position
-from kvnet.errors import BeyondHorizon, Fenced
+from kvnet.errors import BeyondHorizon, Fenced, ProtocolError, StorageDamaged
 from kvnet.storage.retention import Retention
 from kvnet.storage.state import State
 
@@ -182,7 +182,15 @@ def _kept_since(cursor: lmdb.Cursor[Any], age_ms: int | None) -> int:
 
 
 def _read(stored: bytes | memoryview) -> Frame:
-    return read_frame(bytes(stored[CHAIN_BYTES:]), chain_after=bytes(stored[:CHAIN_BYTES]))
+    """Return a frame of the journal, which was one when it was written.
+
+    Raises:
+        StorageDamaged: it isn't any more.
+    """
+    try:
+        return read_frame(bytes(stored[CHAIN_BYTES:]), chain_after=bytes(stored[:CHAIN_BYTES]))
+    except ProtocolError as error:
+        raise StorageDamaged(f"a frame of the journal can't be read: {error}") from error
 
 
 def _key(first_seq: int) -> bytes:

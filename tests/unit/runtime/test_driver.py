@@ -504,6 +504,24 @@ async def test_a_replica_that_is_found_damaged_gives_no_page_and_starts_over(nod
     assert node.driver.reports["damaged"] == 1
 
 
+async def test_a_journal_that_is_found_damaged_makes_the_replica_start_over(node, monkeypatch):
+    """A node once ended of it, and again each time a neighbour asked for that frame."""
+    handle = node.core.handle
+
+    def damaged_once(event, now_ms):
+        if isinstance(event, PeerLost):
+            raise StorageDamaged("a frame of the journal can't be read")
+        return handle(event, now_ms)
+
+    monkeypatch.setattr(node.core, "handle", damaged_once)
+    node.core.script[Diverged] = [Empty()]
+    node.driver.feed(PeerLost("nrt"))
+    await until(lambda: Applied(GENESIS) in node.log)
+    assert Diverged("a frame of the journal can't be read") in node.log
+    assert node.driver.reports["damaged"] == 1
+    assert node.driver.damage
+
+
 async def test_a_frame_waits_for_its_chunks_and_those_before_it_do_not(node):
     maker, frames = frames_of_a_history(3)
     namespace = next(reversed(maker.records))

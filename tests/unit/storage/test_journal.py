@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from kvnet.core.versions import GENESIS
-from kvnet.errors import BeyondHorizon, Fenced
+from kvnet.core.versions import CHAIN_BYTES, GENESIS
+from kvnet.errors import BeyondHorizon, Fenced, StorageDamaged
 from kvnet.storage.disk import HOST
 from kvnet.storage.environment import Environment, Owner
 from kvnet.storage.journal import Journal, LmdbJournal
@@ -47,6 +47,18 @@ class Kept:
         with self.open() as journal:
             horizon = journal.horizon
             return [] if journal.end == horizon else journal.frames_after(horizon.seq, 1 << 30)
+
+
+def test_a_frame_that_is_none_any_more_is_damage(kept):
+    maker = FrameMaker()
+    maker.open_epoch()
+    frames = frames_of(maker, 3)
+    kept.append(frames)
+    with kept.environment.write() as txn, txn.cursor(kept.environment.database("journal")) as cursor:
+        assert cursor.last()
+        cursor.put(cursor.key(), cursor.value()[: CHAIN_BYTES + 10])
+    with kept.open() as journal, pytest.raises(StorageDamaged, match="a frame of the journal can't be read"):
+        journal.frames_after(frames[0].last_seq, 1 << 30)
 
 
 @pytest.fixture
