@@ -168,7 +168,7 @@ def test_orders_stop_and_start_one_node(network, folder):
     with ControlClient(folder.control_socket) as launcher:
         assert launcher.ask("stop", node="IAD")["phase"] == "stopped"
         wait_until(lambda: truth(folder)["iad"] is None, "iad is down")
-        assert "iad" not in pids_of(folder)
+        wait_until(lambda: "iad" not in pids_of(folder), "its pid is gone too")
         assert launcher.ask("start", node="iad")["phase"] == "ready"
         first = pids_of(folder)
         assert launcher.ask("restart", node="iad")["pid"] not in first.values()
