@@ -13,6 +13,7 @@ from kvnet.topology.schema import Topology
 from nodes.cluster import RunFolder
 from nodes.context import NodeContext
 from nodes.entry import run_node
+from nodes.keeper import keep_readers
 from nodes.preflight import first_taken, raise_file_limit, who_has
 from nodes.roles import EDGE, MAINS, load_main, role_of
 from nodes.zygote import ACCEPT_LOSS, RECOVER
@@ -61,6 +62,7 @@ def run_alone(
     context.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     raise_file_limit()
     setproctitle.setproctitle(f"kvnet: {name}")
+    keep_readers(context, topology.readers_of(name))
     folder.record_pid(name, os.getpid())
     try:
         return run_node(main, context)

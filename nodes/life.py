@@ -49,6 +49,8 @@ class NodeLife:
     """How often it was started again after it had ended by itself."""
     problem: str | None = None
     """Why it ended last, until it is ready again."""
+    readers: list[int] = field(default_factory=list)
+    """Pids of the processes that answer reads beside it."""
     _ready_at_s: float | None = field(default=None, repr=False)
     _short_lives: int = field(default=0, repr=False)
     _failed_starts: int = field(default=0, repr=False)
@@ -121,6 +123,7 @@ class NodeLife:
             "up_since_ms": self.up_since_ms,
             "restarts": self.restarts,
             "problem": self.problem,
+            "readers": self.readers,
         }
 
     def _begin(self) -> None:

@@ -59,6 +59,7 @@ from nodes.asking import STATUS_PATH
 from nodes.compacting import COMPACT_PATH, Compacting
 from nodes.context import NodeContext
 from nodes.metering import Metering
+from nodes.reader_desk import ReaderDesk
 from nodes.serving import Announcer
 from nodes.snapshots import SNAPSHOT_PATH, Snapshots
 from nodes.stores import cluster_id_of, open_store
@@ -103,6 +104,7 @@ class Node(ABC):
         self._fresh = fresh
         self._stop = asyncio.Event()
         self._broken: BaseException | None = None
+        self._desk: ReaderDesk | None = None
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -185,8 +187,21 @@ class Node(ABC):
         self._service = HttpService(self, extra={"/peer": PeerRoutes(self.peer_routes()).handle})
         port, socket_path = topology.port_of(self.name), self.context.folder / SOCKET_NAME
         lanes = LaneServer(HttpServer(self._service), PlainReads(self))
-        server = NodeServer(lanes, topology.listen.host, port, socket_path)
+        host, readers = topology.listen.host, topology.readers_of(self.name)
+        server = NodeServer(lanes, host, port, socket_path, shared=readers > 0)
+        if readers:
+            self._desk = ReaderDesk(
+                self.context.folder,
+                lanes,
+                count=readers,
+                meter=self.usage,
+                now_s=self.now_s,
+                damaged=self.damaged,
+            )
+            self._desk.check_port(host, port)
         await server.start()
+        if self._desk is not None:
+            self._desk.start()
         self.context.say_ready()
         self._metering.start()
         self.begin()
@@ -195,14 +210,16 @@ class Node(ABC):
             await self._stop.wait()
         finally:
             await self.end()
-            await self._metering.stop()
             self.driver.stop()
             self.feed.close()
             self.bulk.stop()
             await self.bulk_links.close()
             await self.links.close()
             self.shaper.close()
+            if self._desk is not None:
+                await self._desk.stop()
             await server.stop()
+            await self._metering.stop()
         if self._broken is not None:
             _log.critical("stopped by a failure: %s", self._broken)
 
@@ -371,6 +388,7 @@ class Node(ABC):
             "driver": self.driver.status(),
             "large_values": self.core.offers.status(),
             "waits_for_chunks": state.lacks_chunks,
+            "readers": None if self._desk is None else self._desk.status(),
         }
 
     def _bootstrap_status(self) -> dict[str, Any] | None:

@@ -49,6 +49,9 @@ class Listener(Protocol):
 
     def on_forked(self, name: str, pid: int) -> None: ...
     def on_said(self, name: str, line: str) -> None: ...
+    def on_readers(self, name: str, pids: list[int]) -> None:
+        """The node's readers are these processes."""
+
     def on_exited(self, name: str, status: int) -> None:
         """A node ended; `status` is waitpid's."""
 
@@ -107,7 +110,7 @@ class Nursery:
         self._command(" ".join(("fork", name, *flags)))
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """Signal a node; nothing happens when it has ended."""
+        """Signal a node; when it has ended, its readers are killed."""
         self._command(f"signal {name} {int(number)}")
 
     def set_wan(self, state: WanState) -> None:
@@ -133,6 +136,8 @@ class Nursery:
                     listener.on_forked(name, int(rest))
                 case "said":
                     listener.on_said(name, rest)
+                case "readers":
+                    listener.on_readers(name, [] if rest == "-" else [int(pid) for pid in rest.split(",")])
                 case "exit":
                     listener.on_exited(name, int(rest.split()[1]))
                 case _:

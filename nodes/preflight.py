@@ -80,7 +80,8 @@ def check_files(topology: Topology) -> Finding:
 def check_memory(topology: Topology) -> Finding:
     """Look at the memory for all nodes, empty and idle."""
     available = procfs.memory_available_bytes()
-    needed = MEMORY_PER_NODE_BYTES * len(topology.node_names())
+    processes = len(topology.node_names()) + sum(map(topology.readers_of, topology.node_names()))
+    needed = MEMORY_PER_NODE_BYTES * processes
     if available is None:
         return Finding("memory", ok=True, detail=f"unknown, {needed // MIB} MiB needed")
     detail = f"{available // MIB} MiB available, {needed // MIB} MiB needed"

@@ -123,6 +123,7 @@ class Supervisor:
             self._folder.control_socket.unlink(missing_ok=True)
             for life in self._roster.lives.values():
                 life.pid = life.up_since_ms = None
+                life.readers = []
             self._bulletin.close()
         if self._failure:
             raise self._failure
@@ -139,6 +140,10 @@ class Supervisor:
             self._wan.started(name)
         self._note_change()
 
+    def on_readers(self, name: str, pids: list[int]) -> None:
+        self._roster[name].readers = pids
+        self._note_change()
+
     def on_exited(self, name: str, status: int) -> None:
         life = self._roster[name]
         starting = life.phase is Phase.STARTING
@@ -151,6 +156,7 @@ class Supervisor:
             # before the network stands, a node that refuses to start means that it can't
             self._fail((ConfigError if code == entry.USAGE else KvnetError)(f"{name}: {life.problem}"))
         elif life.phase is Phase.GIVEN_UP:
+            self._signal(name, signal.SIGKILL)  # its readers, which would go on with what they have
             self._reporter.notice(f"{name} is given up after {STARTS_MAX} starts: {life.problem}")
             if forming:
                 self._fail(KvnetError(f"{name} can't be started: {life.problem}; see `kvnet logs {name}`"))
@@ -163,6 +169,7 @@ class Supervisor:
             return
         self._zygotes_lost += 1
         for name, life in self._roster.lives.items():
+            life.readers = []
             if life.runs:
                 self.on_exited(name, signal.SIGKILL)
         if self._zygotes_lost >= STARTS_MAX:
@@ -209,9 +216,9 @@ class Supervisor:
             late = [life.name for life in lives if life.runs]
             self._reporter.notice(f"killing what didn't stop within {STOP_GRACE_S:.0f} s: {', '.join(late)}")
         for life in lives:
-            if life.runs:
+            if life.runs or life.readers:
                 self._signal(life.name, signal.SIGKILL)
-        await self._until(lambda: not any(life.runs for life in lives), STOP_GRACE_S)
+        await self._until(lambda: not any(life.runs or life.readers for life in lives), STOP_GRACE_S)
         self._note_change()
 
     async def _handle(self, request: dict[str, Any]) -> dict[str, Any]:

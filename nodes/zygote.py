@@ -10,6 +10,10 @@ Each node shares the memory of all that is imported here and starts in a millise
                pid NAME PID                          a node was forked
                said NAME LINE                        what the node wrote to its ready_fd
                exit NAME PID STATUS                  a node ended; the status is waitpid's
+               readers NAME PID,PID…                 the node's readers are these; - for none
+
+A node's readers are forked beside it, and again when they die. They outlive a node that dies, which comes back to
+them, but not one that was ended by order; a signal to a node that has ended is for them.
 
 The end of the first pipe means that the supervisor is gone: then all nodes are killed. The kernel does the same
 for a supervisor or a zygote that is killed itself.
@@ -36,7 +40,8 @@ import setproctitle
 
 from kvnet.errors import KvnetError
 from kvnet.topology.wan_state import WanState
-from nodes import entry
+from nodes import entry, reader
+from nodes.brood import Brood
 from nodes.cluster import RunFolder
 from nodes.context import NodeContext
 from nodes.parent import die_with_parent
@@ -82,6 +87,9 @@ class Zygote:
         self._pid = os.getpid()
         self._children: dict[int, Child] = {}
         self._by_ready_fd: dict[int, Child] = {}
+        self._brood = Brood(self._become_reader, self._on_readers)
+        self._ordered: set[str] = set()
+        """Nodes that were told to end."""
         self._unread = b""
         self._poll = select.poll()
         self._wakeup, wakeup_writer = os.pipe()
@@ -95,7 +103,9 @@ class Zygote:
         """Work until the supervisor closes its pipe; no child is left afterwards."""
         self._report("started")
         while True:
-            ready = [descriptor for descriptor, _ in self._poll.poll()]
+            wait_s = self._brood.wait_s()
+            ready = [descriptor for descriptor, _ in self._poll.poll(None if wait_s is None else wait_s * 1000)]
+            self._brood.fork_due()
             for descriptor in ready:
                 if child := self._by_ready_fd.get(descriptor):
                     self._listen(child)
@@ -104,9 +114,10 @@ class Zygote:
                 self._reap()
             if self._commands in ready and not self._obey():
                 break
-        for pid in self._children:
+        pids = [*self._children, *self._brood.pids]
+        for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        for pid in self._children:
+        for pid in pids:
             os.waitpid(pid, 0)
 
     def _obey(self) -> bool:
@@ -144,22 +155,33 @@ class Zygote:
         self._children[pid] = self._by_ready_fd[ours] = child
         self._poll.register(ours, select.POLLIN)
         self._report(f"pid {name} {pid}")
+        self._ordered.discard(name)
+        self._brood.ensure(name, self._context.topology.readers_of(name))
 
     def _signal(self, name: str, number: int) -> None:
         """Signal a node by name: its pid can't be another's before we have reaped it."""
-        for child in self._children.values():
-            if child.name == name:
-                os.kill(child.pid, number)
+        found = [child.pid for child in self._children.values() if child.name == name]
+        if not found:
+            self._brood.end(name)
+            return
+        self._ordered.add(name)
+        self._brood.keep_ended(name)
+        for pid in found:
+            os.kill(pid, number)
 
     def _reap(self) -> None:
-        while self._children:
+        while self._children or self._brood.pids:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
+            if self._brood.reaped(pid, status):
+                continue
             child = self._children.pop(pid)
             self._listen(child)  # what it said last comes before its end
             if child.ready_fd in self._by_ready_fd:
                 self._hang_up(child)
+            if child.name in self._ordered:
+                self._brood.end(child.name)
             self._report(f"exit {child.name} {pid} {status}")
 
     def _listen(self, child: Child) -> None:
@@ -183,23 +205,33 @@ class Zygote:
     def _report(self, line: str) -> None:
         write_line(self._reports, line)
 
+    def _on_readers(self, name: str, pids: list[int]) -> None:
+        self._report(f"readers {name} {','.join(map(str, pids)) or '-'}")
+
     def _become(self, name: str, flags: list[str], ready_fd: int) -> NoReturn:
         """Be the node: in the child, never back."""
+        self._be(name, self._mains[role_of(name)], self._context_of(name, flags, ready_fd), name)
+
+    def _become_reader(self, name: str, number: int) -> NoReturn:
+        """Be a node's reader: in the child, never back."""
+        self._be(name, reader.main, self._context_of(name, [], None), f"{name} reader {number}")
+
+    def _be(self, name: str, main: NodeMain, context: NodeContext, title: str) -> NoReturn:
         status = entry.FAILED
         try:
             die_with_parent(self._pid)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os.closerange(3, ready_fd)
-            os.closerange(ready_fd + 1, os.sysconf("SC_OPEN_MAX"))
-            setproctitle.setproctitle(f"kvnet: {name}")
+            kept = 2 if context.ready_fd is None else context.ready_fd
+            os.closerange(3, kept)
+            os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+            setproctitle.setproctitle(f"kvnet: {title}")
             random.seed()
             gc.enable()
             if role_of(name) == EDGE:
                 _take_turns()
-            context = self._context_of(name, flags, ready_fd)
             if entry.open_log(context, self._folder.log_of(name)):
-                status = entry.run_node(self._mains[role_of(name)], context)
+                status = entry.run_node(main, context)
             sys.stdout.flush()
             sys.stderr.flush()
         except BaseException:  # noqa: BLE001 - nothing may climb back into the zygote's loop
@@ -207,7 +239,7 @@ class Zygote:
         finally:
             os._exit(status)
 
-    def _context_of(self, name: str, flags: list[str], ready_fd: int) -> NodeContext:
+    def _context_of(self, name: str, flags: list[str], ready_fd: int | None) -> NodeContext:
         return replace(
             self._context,
             name=name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from kvnet.cli.options import (
@@ -28,6 +30,10 @@ def node(
     data: DataOption = DATA_DEFAULT,
     accept_loss: AcceptLossOption = False,
     recover: RecoverOption = False,
+    readers: Annotated[
+        int | None,
+        typer.Option("--readers", metavar="N", help="Processes that answer reads beside this edge, on its port."),
+    ] = None,
     log_level: LogLevelOption = LogLevel.INFO,
 ) -> None:
     """Run one node in the foreground, on any host.
@@ -39,5 +45,7 @@ def node(
     network = folder.topology() if topology is None and folder.topology_file.exists() else load(topology)
     if port_base is not None:
         network = network.with_port_base(port_base)
+    if readers is not None:
+        network = network.with_readers(name.lower(), readers)
     flags = [flag for flag, given in ((ACCEPT_LOSS, accept_loss), (RECOVER, recover)) if given]
     raise typer.Exit(run_alone(name.lower(), network, folder, flags=flags, log_level=log_level))

@@ -23,7 +23,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """One node's process."""
+    """One node's process, and its readers with it."""
 
     name: str
     city: str
@@ -32,6 +32,8 @@ class Usage:
     up_since_ms: float | None
     restarts: int
     problem: str | None
+    readers: list[int]
+    """Their pids."""
     pss_bytes: int | None = None
     """Memory, each shared page divided by its sharers."""
     cpu_percent: float | None = None
@@ -63,7 +65,7 @@ def ps(data: DataOption = DATA_DEFAULT, json_: JsonOption = False) -> None:
 
 
 def _measure(nodes: list[dict[str, Any]], cities: dict[str, str]) -> list[Usage]:
-    pids = [node["pid"] for node in nodes if node["pid"]]
+    pids = [pid for node in nodes for pid in _pids(node)]
     began_s = time.monotonic()
     before = {pid: procfs.cpu_seconds(pid) for pid in pids}
     memory = {pid: procfs.pss_bytes(pid) for pid in pids}
@@ -72,18 +74,31 @@ def _measure(nodes: list[dict[str, Any]], cities: dict[str, str]) -> list[Usage]
     spent_s = time.monotonic() - began_s
     usages = []
     for node in nodes:
-        pid = node["pid"]
-        first, last = before.get(pid), after.get(pid)
-        cpu_percent = None if first is None or last is None else 100 * (last - first) / spent_s
-        usages.append(Usage(city=cities[node["name"]], pss_bytes=memory.get(pid), cpu_percent=cpu_percent, **node))
+        own = _pids(node)
+        spent = [
+            last - first for pid in own if (first := before[pid]) is not None and (last := after[pid]) is not None
+        ]
+        taken = [size for pid in own if (size := memory[pid]) is not None]
+        usages.append(
+            Usage(
+                city=cities[node["name"]],
+                pss_bytes=sum(taken) if taken else None,
+                cpu_percent=100 * sum(spent) / spent_s if spent else None,
+                **node,
+            )
+        )
     return usages
+
+
+def _pids(node: dict[str, Any]) -> list[int]:
+    return [pid for pid in (node["pid"], *node["readers"]) if pid]
 
 
 def _table(usages: list[Usage]) -> Table:
     table = Table(box=box.SIMPLE)
     for heading in ("node", "city", "state"):
         table.add_column(heading)
-    for heading in ("pid", "up since", "memory MiB", "cpu %", "restarts"):
+    for heading in ("pid", "readers", "up since", "memory MiB", "cpu %", "restarts"):
         table.add_column(heading, justify="right")
     for usage in usages:
         state = usage.phase if usage.problem is None else f"{usage.phase}: {usage.problem}"
@@ -92,6 +107,7 @@ def _table(usages: list[Usage]) -> Table:
             usage.city,
             state,
             str(usage.pid or ""),
+            str(len(usage.readers) or ""),
             "" if usage.up_since_ms is None else _clock(usage.up_since_ms),
             "" if usage.pss_bytes is None else f"{usage.pss_bytes / MIB:.1f}",
             "" if usage.cpu_percent is None else f"{usage.cpu_percent:.0f}",

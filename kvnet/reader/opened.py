@@ -37,9 +37,10 @@ class Opened:
 
     def __init__(self, path: Path, environment: lmdb.Environment) -> None:
         self.path = path
+        self.environment = environment
         databases = [environment.open_db(name, create=False) for name in _DATABASES]
         self.begin = environment.begin
-        self._meta, self.records, *chunks = databases
+        self.meta, self.records, *chunks = databases
         self.chunk_databases = ChunkDatabases(*chunks)
 
     @contextmanager
@@ -50,7 +51,7 @@ class Opened:
 
     def state(self) -> State:
         with self.view() as txn:
-            return read_state(txn, self._meta)
+            return read_state(txn, self.meta)
 
     def contents(self) -> Contents:
         """Read what is remembered of it, as of one commit.
@@ -59,8 +60,8 @@ class Opened:
             StorageDamaged: it can't be read.
         """
         with self.view() as txn, txn.cursor() as cursor:
-            verified = txn.get(VERIFIED_KEY, db=self._meta) is not None
-            tallies = read_tallies(txn, self._meta)
+            verified = txn.get(VERIFIED_KEY, db=self.meta) is not None
+            tallies = read_tallies(txn, self.meta)
             try:
                 items = [
                     read_item(key, read_record(key, bytes(stored)).value)

@@ -52,12 +52,18 @@ class Server(Protocol):
 class NodeServer:
     """One listening port, and beside it a Unix socket for who is on the same host."""
 
-    def __init__(self, server: Server, host: str, port: int, socket_path: Path | None = None) -> None:
-        """`server` is the protocol factory; it answers clients and hands peers to `PeerRoutes`."""
+    def __init__(
+        self, server: Server, host: str, port: int, socket_path: Path | None = None, *, shared: bool = False
+    ) -> None:
+        """`server` is the protocol factory; it answers clients and hands peers to `PeerRoutes`.
+
+        On a `shared` port other processes of this user may listen as well, if they say so too.
+        """
         self._server = server
         self._host = host
         self._port = port
         self._socket_path = socket_path
+        self._shared = shared
         self._listening: list[asyncio.Server] = []
 
     async def start(self) -> None:
@@ -69,7 +75,14 @@ class NodeServer:
         loop = asyncio.get_running_loop()
         try:
             self._listening.append(
-                await loop.create_server(self._server, self._host, self._port, backlog=BACKLOG, reuse_address=True)
+                await loop.create_server(
+                    self._server,
+                    self._host,
+                    self._port,
+                    backlog=BACKLOG,
+                    reuse_address=True,
+                    reuse_port=self._shared or None,
+                )
             )
         except socket.gaierror as error:
             raise ConfigError(

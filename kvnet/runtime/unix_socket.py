@@ -19,7 +19,7 @@ def short_path(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def bound_socket(path: Path) -> socket.socket:
+def bound_socket(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     """Return a socket at `path` that only its owner may speak to.
 
     Whoever calls has locked the folder: a socket that is there already is a dead process's.
@@ -28,7 +28,7 @@ def bound_socket(path: Path) -> socket.socket:
         OSError: it can't be made there.
     """
     path.unlink(missing_ok=True)
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made = socket.socket(socket.AF_UNIX, kind)
     mask = os.umask(0o177)
     try:
         with short_path(path) as name:

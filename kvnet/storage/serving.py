@@ -13,6 +13,8 @@ of is true in the mark and in the environment itself: the page says only when to
 
 The changes are a second word, for readers that remember answers: raised before and after every commit, and odd
 meanwhile, so that no answer that was remembered is given once another reader may have seen what came after it.
+They are raised as well when the replica becomes another one, or may be read no more: whoever looks at them alone
+misses nothing.
 
 Each field is stored and read with one load or store of eight bytes. A view is longer: it has a count and a
 checksum, and is written into the two places in turn, so that one of them is whole at every moment. Clock fields
@@ -266,12 +268,14 @@ class ServingPage(SeenPage):
         self.numbers[_REFUSAL] = 0
         self.numbers[_VERIFIED] = verified
         self.end()
+        self.numbers[CHANGES] += 2
 
     def refuse(self) -> None:
         """Nobody may read this replica any more, until there is another one."""
         self.begin()
         self.numbers[_REFUSAL] = 1
         self.end()
+        self.numbers[CHANGES] += 2
 
     def tokens_changed(self) -> None:
         self.numbers[_TOKENS] += 1

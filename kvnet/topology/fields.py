@@ -16,6 +16,8 @@ PORT_MAX: Final = 32_767
 """The last port before those that the kernel hands to outgoing connections."""
 FIRST_POP_OFFSET: Final = 10
 """PoP i listens on the base port + 10 + i; the coordinator on the base, the monitor one above."""
+READERS_MAX: Final = 32
+"""Readers of one edge: what they hold open is a part of what its replica has room for, 510 transactions."""
 CODE_LENGTH_MAX: Final = 31
 CITY_LENGTH_MAX: Final = 64
 
@@ -62,5 +64,9 @@ ExtraDelay = Annotated[float, Meta(ge=0, le=600_000, extra={"write": "millisecon
 Gibibytes = Annotated[int, Meta(ge=1, le=65_536, extra={"write": "whole GiB of address space"})]
 Mebibytes = Annotated[int, Meta(ge=1, le=1_048_576, extra={"write": "whole MiB"})]
 Hours = Annotated[int, Meta(ge=1, le=87_600, extra={"write": "whole hours"})]
+Readers = Annotated[
+    int,
+    Meta(ge=0, le=READERS_MAX, extra={"write": "how many processes answer beside each edge, or 0 for none"}),
+]
 Removals = Annotated[int, Meta(ge=0, le=2_000, extra={"write": "records a second, or 0 to remove none"})]
 Limit = Annotated[int, Meta(ge=0, extra={"write": "a whole number"})]

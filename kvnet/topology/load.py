@@ -82,9 +82,11 @@ def dump_yaml(topology: Topology) -> str:
         }
         if kept:
             lines.append(f"{section}: {_flow(kept)}\n")
+    if topology.readers:
+        lines.append(f"readers: {topology.readers}\n")
     lines.append("pops:\n")
     for pop in values["pops"]:
-        optional = {"url": None, "assumed": False}
+        optional = {"url": None, "readers": None, "assumed": False}
         kept = {key: value for key, value in pop.items() if optional.get(key, ...) != value}
         lines.append(f"  - {_flow(kept)}\n")
     return "".join(lines)

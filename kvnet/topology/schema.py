@@ -18,7 +18,7 @@ from kvnet import limits as limits_profiles
 from kvnet.errors import ConfigError
 from kvnet.timers import Timers
 from kvnet.topology import checks
-from kvnet.topology.fields import COORDINATOR, FIRST_POP_OFFSET, MONITOR, LimitsProfile, Name
+from kvnet.topology.fields import COORDINATOR, FIRST_POP_OFFSET, MONITOR, READERS_MAX, LimitsProfile, Name, Readers
 from kvnet.topology.sections import (
     Coordinator,
     LimitsConfig,
@@ -67,6 +67,9 @@ class Topology(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
     """How often nodes speak and how long they wait."""
     storage: StorageConfig = StorageConfig()
     """What nodes do with their disks."""
+    readers: Readers = 0
+    """Processes that answer reads beside each edge, on its port. More: more reads a second, as long as there are
+    processors for them; some 10 MiB of memory each."""
     pops: Annotated[tuple[Pop, ...], Meta(min_length=1)]
     """The PoPs, each with an edge; their order gives the ports."""
 
@@ -120,6 +123,13 @@ class Topology(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         parts = urlsplit(self._own_url(node) or "")
         return (parts.port or 80) if parts.scheme == "http" else self._counted_port(node)
 
+    def readers_of(self, node: str) -> int:
+        """Return how many processes answer reads beside `node`; none do beside coordinator and monitor."""
+        if node in {COORDINATOR, MONITOR}:
+            return 0
+        own = self.pop(node).readers
+        return self.readers if own is None else own
+
     def digest(self) -> str:
         """Return a hash of what a folder of data depends on: the name, the coordinator's place, the PoPs.
 
@@ -165,6 +175,20 @@ class Topology(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
             ConfigError: a code is taken, the ports don't suffice or meet a url, or round trips are missing.
         """
         return _checked(replace(self, pops=(*self.pops, *pops)))
+
+    def with_readers(self, node: str, count: int) -> Topology:
+        """Return the same network with so many readers beside one edge.
+
+        Raises:
+            ConfigError: no edge has this name, or they are too many.
+        """
+        if node in {COORDINATOR, MONITOR}:
+            raise ConfigError(f"{node} has no readers: only a PoP's edge shares its replica")
+        if not 0 <= count <= READERS_MAX:
+            raise ConfigError(f"{count} readers of {node} won't do: choose 0 to {READERS_MAX}")
+        code = self.pop(node).code
+        pops = tuple(replace(pop, readers=count) if pop.code == code else pop for pop in self.pops)
+        return replace(self, pops=pops)
 
     def with_loss(self, loss: float) -> Topology:
         """Return the same network with another fraction of packets lost.

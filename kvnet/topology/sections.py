@@ -23,6 +23,7 @@ from kvnet.topology.fields import (
     Mebibytes,
     Megabits,
     Port,
+    Readers,
     Region,
     Removals,
     RoundTrip,
@@ -50,6 +51,8 @@ class Pop(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Part of the world: where partitions run, and what the coordinator spreads its links over."""
     url: Url | None = None
     """Where this node answers, if not at the port counted from listen.port_base."""
+    readers: Readers | None = None
+    """Processes that answer reads beside this edge; null for as many as the network's `readers`."""
     assumed: bool = False
     """True when no source places a PoP here at the time the file speaks of."""
 

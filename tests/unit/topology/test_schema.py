@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from kvnet import limits
 from kvnet.errors import ConfigError
-from kvnet.topology.load import load, parse
+from kvnet.topology.load import dump_yaml, load, parse
 from kvnet.topology.sections import LimitsConfig
 
 WORLD = load("world-2018")
@@ -180,3 +180,36 @@ def test_a_topology_survives_pickling_with_its_lookups():
     copy = pickle.loads(pickle.dumps(WORLD))
     assert copy == WORLD
     assert copy.pop("fra") == WORLD.pop("fra")
+
+
+def test_readers_are_the_networks_or_the_pops_own_and_only_edges_have_any():
+    own = replace(MATRIX.pops[1], readers=3)
+    none = replace(MATRIX.pops[2], readers=0)
+    network = replace(MATRIX, readers=2, pops=(MATRIX.pops[0], own, none))
+    assert [network.readers_of(name) for name in ("coordinator", "monitor", "iad", "osl", "per")] == [
+        0,
+        0,
+        2,
+        3,
+        0,
+    ]
+    assert parse(dump_yaml(network)) == network
+    assert [MATRIX.readers_of(name) for name in MATRIX.node_names()] == [0] * 5
+
+
+def test_readers_of_one_pop_can_be_chosen():
+    network = MATRIX.with_readers("OSL", 4)
+    assert [network.readers_of(name) for name in ("iad", "osl")] == [0, 4]
+    for node, count, cure in (
+        ("coordinator", 1, "only a PoP's edge"),
+        ("osl", 33, "choose 0 to 32"),
+        ("osl", -1, "choose 0 to 32"),
+        ("oslo", 1, "osl"),
+    ):
+        with pytest.raises(ConfigError, match=cure):
+            MATRIX.with_readers(node, count)
+
+
+def test_more_readers_than_a_replica_has_room_for_are_refused():
+    with pytest.raises(ConfigError, match=r"between 0 and 32.*processes answer beside each edge"):
+        parse(dump_yaml(MATRIX) + "readers: 33\n")
