@@ -41,7 +41,7 @@ def why_stale(
 ) -> None:
     """Show which PoPs have a key's newest version, and where it is held up on its way to the others.
 
-    Exit code 0: all have it; 1: some don't, or no node answers; 4: it is nowhere.
+    Exit code 0: all have it; 1: some don't, no node answers, or there is no such namespace; 4: it is nowhere.
     """
     spread, cities = asyncio.run(_look(data, checked_text(namespace, "namespace"), checked_key(key)))
     if not spread.is_anywhere:
