@@ -55,7 +55,9 @@ _DOT: Final = ord(".")
 _METHODS: Final = frozenset({b"GET", b"HEAD"})
 _BEFORE_KEY_BYTES: Final = len(f"{API_PREFIX}/accounts//storage/kv/namespaces//values/") + 2 * 32
 """Of a REST target: two ids of 32 hex digits."""
-_BINDING_QUERY: Final = b"?urlencoded=true"
+_BINDING_QUERY: Final = re.compile(rb"\?urlencoded=true(?:&cache_ttl=([0-9]{1,9}))?")
+"""What stands behind a binding's key."""
+_VALUES: Final = b"/values/"
 _THEMSELVES: Final = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._~!$&'()*+,;=:@/"
 """Bytes of a path that stand for themselves in a key."""
 _SPELLED_SO: Final = bytes(byte if byte in _THEMSELVES else 0 for byte in range(256))
@@ -172,10 +174,14 @@ class PlainReads:
             return NO_SHAPE, b""
         if not self._serves or method not in _METHODS:
             return NO_SHAPE, b""
-        if target.endswith(_BINDING_QUERY):
-            at, end = 1, len(target) - len(_BINDING_QUERY)
-        else:
+        # What can't be of any shape is told apart here: remembered, it would push out what is one.
+        at, end = 1, target.find(b"?")
+        if end < 0:
             at, end = _BEFORE_KEY_BYTES, len(target)
+            if not target.endswith(_VALUES, 0, at):
+                return NO_SHAPE, b""
+        elif not _BINDING_QUERY.fullmatch(target, end):
+            return NO_SHAPE, b""
         begin, behind = b"%b %b" % (method, target[:at]), b"%b %b" % (target[end:], rest)
         try:
             shape = self._shapes[begin, behind]
@@ -312,8 +318,12 @@ class PlainReads:
                 if catalogue.cluster is None or place.account != catalogue.cluster.account_id:
                     return None
                 spelled = place.namespace
-            elif target != b"/" or not behind.startswith(_BINDING_QUERY):
-                return None
+            else:
+                query = _BINDING_QUERY.match(behind)
+                if target != b"/" or query is None:
+                    return None
+                if query[1] is not None and int(query[1]) < binding.CACHE_TTL_S_MIN:
+                    return None
             namespace = check_namespace_id(spelled)
         except (RequestError, UnicodeDecodeError):
             return None

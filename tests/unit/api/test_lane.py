@@ -203,6 +203,38 @@ async def test_plain_reads_are_answered_by_the_lane_as_by_the_service(fast, answ
     assert b"Server:" not in told
 
 
+@pytest.mark.parametrize("ttl", ["30", "60", "86400"])
+async def test_a_binding_that_tells_how_long_to_keep_is_plain(fast, answered, ttl):
+    await fast.ask(fast.put("k", b"v"))
+    asked = [fast.bound(key, method).replace(b"=true", f"=true&cache_ttl={ttl}".encode()) for key in ("k", "none")
+             for method in ("GET", "HEAD")]  # fmt: skip
+    answered.clear()
+    for request in asked:
+        assert await alone(fast.port, request) == await alone(fast.service_port, request)
+    assert answered == asked
+
+
+@pytest.mark.parametrize(
+    "query", ["cache_ttl=29", "cache_ttl=0", "cache_ttl=x", "cache_ttl=", "cache_ttl=60&a=b", "a"]
+)
+async def test_a_binding_with_another_query_is_the_services(fast, answered, query):
+    request = fast.bound("k").replace(b"=true", f"=true&{query}".encode())
+    assert await alone(fast.port, request) == await alone(fast.service_port, request)
+    assert answered == []
+
+
+async def test_what_is_no_plain_read_pushes_out_none(fast):
+    """Lists, and reads of a binding with other queries, are all different: each was once remembered as none."""
+    await fast.ask(fast.put("k", b"v"), fast.rest("k"))
+    before = dict(fast.plain._shapes)
+    assert before
+    for number in range(50):
+        fast.plain.answer(fast.bound(f"k{number}").replace(b"=true", b"=false"))
+        fast.plain.answer(fast.rest("k").replace(b"/values/k", f"/keys?cursor={number}".encode()))
+        fast.plain.answer(fast.rest("k").replace(fast.values.encode(), f"/{number}/".encode()))
+    assert fast.plain._shapes == before
+
+
 ODD = [
     "Range: bytes=0-1",
     'If-None-Match: "1-1"',
