@@ -231,8 +231,8 @@ def test_what_comes_during_a_reload_is_answered(dev, write):
 
 
 def test_modules_of_every_kind_come_along(dev, write, tmp_path):
-    write("src/lib/a.js", 'import b from "../../shared/b.js"; export const a = `a${b}`;')
-    write("shared/b.js", 'export default "b";')
+    write("src/lib/a.js", 'import b from "../../common/b.js"; export const a = `a${b}`;')
+    write("common/b.js", 'export default "b";')
     write("src/data.json", '{"x": [1]}')
     write("src/page.html", "<p>")
     (tmp_path / "src" / "bytes.bin").write_bytes(b"\x00\xff")

@@ -59,11 +59,11 @@ def test_whatever_is_imported_by_its_path_comes_along(write):
 
 
 def test_modules_outside_the_mains_folder_share_one_above_it(write):
-    main = write("workers/app/index.js", f'import "../../shared/x.js";\n{EXPORT}')
-    write("shared/x.js", 'import "./index.js"')
-    write("shared/index.js")
+    main = write("workers/app/index.js", f'import "../../common/x.js";\n{EXPORT}')
+    write("common/x.js", 'import "./index.js"')
+    write("common/index.js")
     code = read_code(main)
-    assert list(names(code)) == ["workers/app/index.js", "shared/x.js", "shared/index.js"]
+    assert list(names(code)) == ["workers/app/index.js", "common/x.js", "common/index.js"]
 
 
 def test_modules_that_import_each_other_come_once(write):
