@@ -10,16 +10,20 @@ from typing import Any
 
 from kvnet.api.backend import WriteResult
 from kvnet.core.catalog import FOUNDING_PREFIX, CatalogItem, Cluster, Member, Scope, Token, hash_token
+from kvnet.core.events import Event
 from kvnet.core.frames import Frame
+from kvnet.core.messages import Ack
 from kvnet.core.operations import Operation, PutLargeValue
 from kvnet.core.pieces import LargeRoom
+from kvnet.core.spread import Share, Spread
 from kvnet.core.versions import Version
 from kvnet.core.writer import Writer
 from kvnet.errors import RequestError
 from kvnet.runtime.forwarding import PATH as WRITE_PATH
-from kvnet.runtime.forwarding import WriteDesk
+from kvnet.runtime.forwarding import SPREAD_PATH, WriteDesk
 from kvnet.runtime.group_commit import NOT_OPEN, GroupCommit
 from kvnet.runtime.large_values import LargeValues
+from kvnet.runtime.receipts import ReceiptDesk
 from kvnet.transport.shaping import monotonic_ms
 from nodes.cluster import RunFolder
 from nodes.context import NodeContext
@@ -41,6 +45,7 @@ class Coordinator(Node):
         self._commit: GroupCommit | None = None
         self._large_values: LargeValues | None = None
         self._refused = "The coordinator is starting; try again"
+        self.receipts = ReceiptDesk([pop.code for pop in self.topology.pops], self._tell_core, monotonic_ms)
 
     def peer_routes(self) -> dict[str, Any]:
         members = {pop.code for pop in self.topology.pops}
@@ -48,10 +53,11 @@ class Coordinator(Node):
             self.me,
             members,
             self._write_durably,
+            self.receipts.wait,
             value_bytes_max=self.limits.value_bytes_max,
             room=LargeRoom(),  # its own: slow clients of this node must not keep the edges waiting
         )
-        return {**super().peer_routes(), WRITE_PATH: desk.handle}
+        return {**super().peer_routes(), WRITE_PATH: desk.handle, SPREAD_PATH: desk.handle_spread}
 
     # -- opening ---------------------------------------------------------------------------------------------
 
@@ -122,6 +128,12 @@ class Coordinator(Node):
         if self._large_values is not None:
             self._large_values.settle(id_)
 
+    def _tell_core(self, event: Event) -> None:
+        self.driver.feed(event)
+
+    def acks_came(self, acks: Sequence[Ack]) -> None:
+        self.receipts.on_acks(acks)
+
     async def end(self) -> None:
         if self._large_values is not None:
             self._large_values.close()
@@ -130,7 +142,17 @@ class Coordinator(Node):
 
     # -- writing ---------------------------------------------------------------------------------------------
 
-    async def _write_durably(self, operations: Sequence[Operation], request_id: bytes | None) -> Version:
+    async def _write_durably(
+        self, operations: Sequence[Operation], request_id: bytes | None, waited: bool
+    ) -> Version:
+        if waited:
+            self.receipts.expect()
+        version = await self._have_written(operations, request_id)
+        if waited:
+            self.receipts.on_durable(version)
+        return version
+
+    async def _have_written(self, operations: Sequence[Operation], request_id: bytes | None) -> Version:
         if self._commit is None or self._large_values is None or self._commit.refuses:
             raise RequestError(503, NOT_OPEN, self._refused, headers={"Retry-After": "1"})
         match operations:
@@ -148,8 +170,16 @@ class Coordinator(Node):
         else:
             await self._commit.run(task)
 
-    async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult:
-        return WriteResult(await self._write_durably(operations, request_id), pending=False)
+    async def write(
+        self, operations: Sequence[Operation], request_id: bytes | None, *, waited: bool = False
+    ) -> WriteResult:
+        return WriteResult(await self._write_durably(operations, request_id, waited), pending=False)
+
+    async def spread(self, version: Version, share: Share, timeout_ms: float) -> Spread:
+        return await self.receipts.wait(version, share, timeout_ms)
+
+    def status(self) -> dict[str, Any]:
+        return {**super().status(), "receipts_waited_for": self.receipts.waiting}
 
     def ready(self) -> bool:
         """Whether it writes, or holds what it had when it last did; not while an empty disk is being filled."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from kvnet.api.backend import Relayed, WriteResult
 from kvnet.core.operations import Operation
+from kvnet.core.spread import Share, Spread
 from kvnet.core.versions import Version
 from kvnet.runtime.forwarding import Forwarder
 from kvnet.runtime.relaying import Relayer
@@ -79,9 +80,23 @@ class Edge(Node):
         """An edge leaves nothing behind: what it passed on is the coordinator's."""
         self._tidying.cancel()
 
-    async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult:
-        forwarded = await self._forwarder.write(operations, request_id)
+    async def write(
+        self, operations: Sequence[Operation], request_id: bytes | None, *, waited: bool = False
+    ) -> WriteResult:
+        forwarded = await self._forwarder.write(operations, request_id, waited=waited)
         return WriteResult(forwarded.version, forwarded.pending)
+
+    async def spread(self, version: Version, share: Share, timeout_ms: float) -> Spread:
+        spread = await self._forwarder.spread(version, share, timeout_ms)
+        return self._own_spread(version, share) if spread is None else spread
+
+    def _own_spread(self, version: Version, share: Share) -> Spread:
+        """Return what this node knows of a write's spread by itself, which is whether it has it."""
+        members = [pop.code for pop in self.topology.pops]
+        here = self.store.position
+        has = here.epoch >= version.epoch and here.seq >= version.seq
+        missing = tuple(code for code in members if not (has and code == self.name))
+        return Spread(int(has) >= share.count_of(len(members)), int(has), len(members), missing, {})
 
     async def relay(
         self, question: bytes, *, head_only: bool, at_least: Version | None, staleness_ms: float | None

@@ -29,10 +29,11 @@ from kvnet.api.service import HttpService
 from kvnet.core import freshness
 from kvnet.core.catalog import Scope
 from kvnet.core.frames import Frame
-from kvnet.core.messages import NO_WAY_MS
+from kvnet.core.messages import NO_WAY_MS, Ack
 from kvnet.core.operations import Operation
 from kvnet.core.pieces import LargeRoom
 from kvnet.core.replica import Replica
+from kvnet.core.spread import Share, Spread
 from kvnet.core.state import NEVER
 from kvnet.core.versions import Position, Version
 from kvnet.errors import ConfigError, RequestError, StorageDamaged
@@ -265,6 +266,9 @@ class Node(ABC):
     def offer_settled(self, id_: bytes) -> None:
         raise AssertionError(f"{self.name} was told of an offer that isn't its own: {id_.hex()}")
 
+    def acks_came(self, acks: Sequence[Ack]) -> None:
+        raise AssertionError(f"{self.name} was told what {acks[0].member} has, which only the coordinator is")
+
     @abstractmethod
     def emptied(self) -> None: ...
 
@@ -304,7 +308,12 @@ class Node(ABC):
     def ready(self) -> bool: ...
 
     @abstractmethod
-    async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult: ...
+    async def write(
+        self, operations: Sequence[Operation], request_id: bytes | None, *, waited: bool = False
+    ) -> WriteResult: ...
+
+    @abstractmethod
+    async def spread(self, version: Version, share: Share, timeout_ms: float) -> Spread: ...
 
     async def wait_for(self, version: Version, timeout_ms: float) -> bool:
         return await self.driver.wait_for(version, timeout_ms)

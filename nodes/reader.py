@@ -30,6 +30,7 @@ from kvnet.api.server import HttpServer
 from kvnet.api.service import HttpService
 from kvnet.core.operations import Operation
 from kvnet.core.pieces import LargeRoom
+from kvnet.core.spread import Share, Spread
 from kvnet.core.usage import UsageMeter
 from kvnet.core.versions import Version
 from kvnet.errors import RequestError, StorageDamaged
@@ -204,9 +205,16 @@ class Reader:
             self._refused = None
         return self._refused is None and self.store.serves
 
-    async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult:
+    async def write(
+        self, operations: Sequence[Operation], request_id: bytes | None, *, waited: bool = False
+    ) -> WriteResult:
         """Refuse: writes are the node's, and were handed to it."""
-        del operations, request_id
+        del operations, request_id, waited
+        raise self._away()
+
+    async def spread(self, version: Version, share: Share, timeout_ms: float) -> Spread:
+        """Refuse, likewise."""
+        del version, share, timeout_ms
         raise self._away()
 
     async def wait_for(self, version: Version, timeout_ms: float) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from kvnet.core.catalog import Cluster, Namespace, Token
 from kvnet.core.operations import Operation
 from kvnet.core.pieces import LargeRoom
+from kvnet.core.spread import Share, Spread
 from kvnet.core.usage import UsageMeter
 from kvnet.core.versions import Position, Version
 from kvnet.errors import StorageDamaged
@@ -127,12 +128,19 @@ class Backend(Protocol):
     def ready(self) -> bool:
         """Whether the replica may serve: it holds the cluster's catalogue and isn't diverged."""
 
-    async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult:
+    async def write(
+        self, operations: Sequence[Operation], request_id: bytes | None, *, waited: bool = False
+    ) -> WriteResult:
         """Have the coordinator sequence these, all or none, and wait for this replica (at most 1 s).
+
+        `waited` says that `spread` will be asked for.
 
         Raises:
             RequestError: refused (definite), or unknown after a time-out (not definite).
         """
+
+    async def spread(self, version: Version, share: Share, timeout_ms: float) -> Spread:
+        """Return how far a write has spread, once such a share of the members has it, or when the time is over."""
 
     async def wait_for(self, version: Version, timeout_ms: float) -> bool:
         """Whether this replica reached the version in time."""

@@ -21,7 +21,7 @@ from kvnet.api import codes, envelope
 from kvnet.api.arrays import IN_MEMORY_BYTES_MAX, array_elements, spool_body
 from kvnet.api.backend import Backend, WriteResult
 from kvnet.api.bodies import read_json
-from kvnet.api.call import Call, version_headers
+from kvnet.api.call import Call
 from kvnet.api.chunks import read_whole
 from kvnet.api.held import HeldBody
 from kvnet.api.validation import check_key, check_metadata, check_times
@@ -253,6 +253,7 @@ async def _write_many(call: Call, kind: _Kind) -> tuple[web.Response, int]:
         async for index, operation in _operations(body, kind):
             last[operation.key] = index
             count += 1
+        call.waiting()  # refused before anything is written
         results: list[WriteResult] = []
         written = 0
         async for stretch in _stretches(body, kind, set(last.values())):
@@ -266,12 +267,11 @@ async def _write_many(call: Call, kind: _Kind) -> tuple[web.Response, int]:
             written += len(stretch)
         if not results:  # the coordinator wasn't asked
             call.namespace_to_read(kind.op)
-    response = envelope.success({"successful_key_count": count, "unsuccessful_keys": []})
-    if results:
-        response.headers.update(version_headers(max(result.version for result in results)))
-        if any(result.pending for result in results):
-            response.headers["KV-Pending"] = "1"
-    return response, count
+    told = {"successful_key_count": count, "unsuccessful_keys": []}
+    if not results:
+        return envelope.success(told), count
+    last_one = WriteResult(max(each.version for each in results), any(each.pending for each in results))
+    return await call.answer(last_one, told), count
 
 
 async def _write_stretch(call: Call, op: str, stretch: list[ValueOperation], number: int) -> WriteResult:
@@ -285,10 +285,8 @@ async def _write_stretch(call: Call, op: str, stretch: list[ValueOperation], num
         request_id += b"\0%d" % number
     for tries_left in reversed(range(TOO_EARLY_TRIES)):
         try:
-            return await call.backend.write(stretch, request_id)
+            return await call.have_written(stretch, op, request_id)
         except RequestError as error:
-            if error.code == codes.NAMESPACE_NOT_FOUND.code:
-                raise codes.NAMESPACE_NOT_FOUND.error(op=op) from None
             if not (error.status == 429 and number and tries_left):
                 raise
         await asyncio.sleep(call.backend.limits.write_interval_ms / 1000)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
 
 from aiohttp import web
 
-from kvnet.api import codes, envelope
-from kvnet.api.backend import Backend
-from kvnet.api.conditions import entity_tag
+from kvnet.api import codes
+from kvnet.api.backend import Backend, WriteResult
 from kvnet.api.query import Query
 from kvnet.api.routes import Place, decode_key
 from kvnet.api.validation import check_key, check_namespace_id
+from kvnet.api.waiting import WAIT, Waiting, answer_written, read_waiting
 from kvnet.core.catalog import Scope, Token
 from kvnet.core.entries import SYSTEM_NAMESPACE
 from kvnet.core.operations import Operation
-from kvnet.core.versions import Version
 from kvnet.errors import RequestError
 
 _CONDITIONS: Final = ("If-Match", "If-None-Match", "If-Unmodified-Since")
@@ -58,23 +57,48 @@ class Call:
             raise codes.NAMESPACE_NOT_FOUND.error(op=op)
         return namespace
 
-    async def write(self, operation: Operation, op: str, result: Any = None) -> web.Response:
+    async def write(
+        self, operation: Operation, op: str, result: dict[str, Any] | str | None = None
+    ) -> web.Response:
         """Have the operation sequenced and return its answer; `op` is what errors call it.
 
         Raises:
             RequestError: refused, or unknown after a time-out.
         """
+        waiting = self.waiting()
+        if isinstance(result, str) and waiting is not None and waiting.share is not None:
+            what = "isn't for an answer that is a text; only local is, or leave it out"
+            raise codes.HEADER_INVALID.error(name=WAIT, what=what)
+        return await self.answer(await self.have_written([operation], op, self.request_id()), result)
+
+    async def have_written(
+        self, operations: Sequence[Operation], op: str, request_id: bytes | None
+    ) -> WriteResult:
+        """Have the operations sequenced, all or none; `op` is what errors call it.
+
+        Raises:
+            RequestError: refused, or unknown after a time-out.
+        """
+        waiting = self.waiting()
+        waited = waiting is not None and waiting.share is not None
         try:
-            written = await self.backend.write([operation], self.request_id())
+            return await self.backend.write(operations, request_id, waited=waited)
         except RequestError as error:
             if error.code == codes.NAMESPACE_NOT_FOUND.code:
                 raise codes.NAMESPACE_NOT_FOUND.error(op=op) from None
             raise
-        response = envelope.success(result)
-        response.headers.update(version_headers(written.version))
-        if written.pending:
-            response.headers["KV-Pending"] = "1"
-        return response
+
+    async def answer(self, written: WriteResult, result: dict[str, Any] | str | None = None) -> web.Response:
+        """Return the answer to a write, when what the request waits for has come true or its time is over."""
+        return await answer_written(written, self.waiting(), self.backend, result)
+
+    def waiting(self) -> Waiting | None:
+        """Return what the request waits for beside its write being durable.
+
+        Raises:
+            RequestError: that can't be read.
+        """
+        return read_waiting(self.request.headers)
 
     def request_id(self) -> bytes | None:
         """Return the client's name for this write, within its token: two clients may both count from 1."""
@@ -82,9 +106,6 @@ class Call:
         for name in _CONDITIONS:
             if name in headers:  # that it was met must not seem to be so
                 raise codes.HEADER_INVALID.error(name=name, what="a write takes no conditions; leave it out")
-        # Waiting for other PoPs isn't offered, and must not seem to have happened.
-        if headers.get("KV-Wait", "local") != "local":
-            raise codes.HEADER_INVALID.error(name="KV-Wait", what="only local is supported; or leave it out")
         request_id = headers.get("KV-Request-Id")
         if request_id is None:
             return None
@@ -102,10 +123,6 @@ def id_of_request(request_id: bytes, now_s: float, person: bytes) -> bytes:
     """Return 16 bytes that a retry gets as well, at any node, and nothing else ever does."""
     span = int(now_s // ID_SPAN_S)
     return blake2b(b"%d/%b" % (span, request_id), digest_size=16, person=person).digest()
-
-
-def version_headers(version: Version) -> dict[str, str]:
-    return {"KV-Version": str(version), "ETag": entity_tag(version)}
 
 
 @dataclass(frozen=True, slots=True)

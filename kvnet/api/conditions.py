@@ -24,6 +24,10 @@ def entity_tag(version: Version) -> str:
     return f'"{version}"'
 
 
+def version_headers(version: Version) -> dict[str, str]:
+    return {"KV-Version": str(version), "ETag": entity_tag(version)}
+
+
 def is_known(headers: Mapping[str, str], version: Version) -> bool:
     """Whether the client has this version: one of the tags in `If-None-Match` is its."""
     told = headers.get("If-None-Match")

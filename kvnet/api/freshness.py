@@ -98,12 +98,17 @@ def _read_wanted(headers: Mapping[str, str], scope: Scope) -> Wanted:
             what = "must be <epoch>-<seq>, for example 1-42"
             raise codes.HEADER_INVALID.error(name=AT_LEAST, what=what) from None
     if scope is Scope.READ and MAX_STALENESS in headers:
-        allowed_ms = _milliseconds(headers, MAX_STALENESS, 0, None)
-    timeout_ms = _milliseconds(headers, WAIT_TIMEOUT, WAIT_MS_DEFAULT, WAIT_MS_MAX)
+        allowed_ms = read_milliseconds(headers, MAX_STALENESS, 0, None)
+    timeout_ms = read_milliseconds(headers, WAIT_TIMEOUT, WAIT_MS_DEFAULT, WAIT_MS_MAX)
     return Wanted(at_least, allowed_ms, timeout_ms)
 
 
-def _milliseconds(headers: Mapping[str, str], name: str, default: int, most: int | None) -> int:
+def read_milliseconds(headers: Mapping[str, str], name: str, default: int, most: int | None) -> int:
+    """Return the header's number, `default` without it.
+
+    Raises:
+        RequestError: it is none, or too large.
+    """
     text = headers.get(name)
     if text is None:
         return default

@@ -142,7 +142,10 @@ def _operation(resource: Resource, method: str, scope: Scope, description: Descr
     }
     answers = description.plain
     if answers is None:
-        answers = {JSON: schemas.success(description.result, description.result_info)}
+        result = description.result
+        if schemas.WAIT in parameters:
+            result = schemas.waited(result)
+        answers = {JSON: schemas.success(result, description.result_info)}
     content = {type_: {"schema": schema} for type_, schema in answers.items()}
     operation["responses"] = {
         "200": {"description": description.summary, "headers": headers, "content": content}

@@ -44,6 +44,13 @@ def record(required: dict[str, Schema], optional: dict[str, Schema] | None = Non
     return schema
 
 
+def waited(result: Schema) -> Schema:
+    """Return the result of a write, which with KV-Wait tells its spread as well. A text has no room for that."""
+    if result is NULL:
+        return {"anyOf": [NULL, ref("Spread")]}
+    return result if result is TEXT_VALUE else {"anyOf": [result, {"allOf": [result, ref("Spread")]}]}
+
+
 def success(result: Schema, result_info: Schema | None) -> Schema:
     """Return the envelope around a result."""
     members: dict[str, Schema] = {
@@ -107,6 +114,19 @@ SCHEMAS: Final[dict[str, Schema]] = {
     ),
     "BulkResult": record({"successful_key_count": _COUNT, "unsuccessful_keys": array(TEXT_VALUE)}),
     "BulkValues": record({"values": {"type": "object", "description": "By key; null for one without a value."}}),
+    "Spread": record(
+        {
+            "complete": {"type": "boolean", "description": "Whether as many as were waited for have the write."},
+            "applied": _COUNT,
+            "of": _COUNT,
+            "missing": array(TEXT_VALUE) | {"description": "PoPs that haven't told that they have it."},
+            "took_ms": {
+                "type": "object",
+                "additionalProperties": {"type": "number", "minimum": 0},
+                "description": "By PoP: from when it was durable until the coordinator had heard of it.",
+            },
+        }
+    ),
     "Token": _TOKEN,
     "NewToken": {"allOf": [ref("Token"), record({"value": _SECRET})]},
     "TokenState": record({"id": TEXT_VALUE, "status": TEXT_VALUE}),
@@ -189,7 +209,7 @@ AT_LEAST: Final = request_header(
 WAIT_TIMEOUT: Final = request_header(
     "KV-Wait-Timeout-Ms",
     MILLISECONDS | {"maximum": 30_000, "default": 1000},
-    "How long KV-At-Least and KV-Max-Staleness-Ms wait.",
+    "How long KV-At-Least and KV-Max-Staleness-Ms wait, and KV-Wait, by default 10,000.",
 )
 IF_NONE_MATCH: Final = request_header("If-None-Match", {"type": "string"}, "An ETag; then 304 if it is still so.")
 RANGE: Final = request_header("Range", {"type": "string"}, "One range of bytes, such as `bytes=0-999`; then 206.")
@@ -204,7 +224,11 @@ REQUEST_ID: Final = request_header(
     {"type": "string", "pattern": "^[!-~]{1,64}$"},
     "Names this write: sent again with the same id, it is answered and not repeated.",
 )
-WAIT: Final = request_header("KV-Wait", {"const": "local"}, "Only this replica can be waited for.")
+WAIT: Final = request_header(
+    "KV-Wait",
+    {"type": "string", "pattern": r"^(local|all|[0-9]{1,3}(\.[0-9]{1,3})?%)$"},
+    "Answer when this replica has the write, or so many PoPs: the result then tells how far it has spread.",
+)
 
 POP: Final = answer_header(TEXT_VALUE, "The PoP that answers.", always=True)
 RELAYED_BY: Final = answer_header(

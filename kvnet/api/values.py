@@ -12,9 +12,9 @@ from aiohttp import web
 
 from kvnet.api import codes, envelope
 from kvnet.api.bodies import FORM_OVERHEAD_BYTES, find_parts, form_boundary, read_large_body, read_value
-from kvnet.api.call import Call, version_headers
+from kvnet.api.call import Call
 from kvnet.api.chunks import ChunkedValue
-from kvnet.api.conditions import is_known, wanted_part
+from kvnet.api.conditions import is_known, version_headers, wanted_part
 from kvnet.api.validation import check_expiry, check_metadata
 from kvnet.core.manifest import Manifest
 from kvnet.core.operations import DeleteValue, PutLargeValue, PutValue
@@ -90,9 +90,9 @@ async def write_pair(call: Call, read: PairReader) -> web.Response:
             case LargeValue(manifest, chunks):
                 packed = manifest.pack()
                 operation = PutLargeValue(namespace, key, packed, metadata, expires_at, ttl_s, chunks)
-        response = await call.write(operation, "put")
+        written = await call.have_written([operation], "put", call.request_id())
     call.backend.usage.of(namespace).writes += 1
-    return response
+    return await call.answer(written)
 
 
 async def delete_value(call: Call) -> web.Response:

@@ -43,7 +43,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from kvnet.core.frames import Frame
-from kvnet.core.messages import BulkMessage, Message, Page
+from kvnet.core.messages import Ack, BulkMessage, Message, Page
 from kvnet.core.versions import Position
 
 
@@ -164,6 +164,12 @@ class ChunksReady(Struct, frozen=True, gc=False):
     chunks: tuple[bytes, ...]
 
 
+class ReceiptsWanted(Struct, frozen=True, gc=False):
+    """At the coordinator: somebody waits until members have a write, until this time at most."""
+
+    until_ms: float
+
+
 Event = (
     Started
     | PeerUp
@@ -185,6 +191,7 @@ Event = (
     | ChunkStored
     | ChunksLacking
     | ChunksReady
+    | ReceiptsWanted
 )
 
 
@@ -292,6 +299,12 @@ class OfferSettled(Struct, frozen=True, gc=False):
     id: bytes
 
 
+class AcksCame(Struct, frozen=True, gc=False):
+    """At the coordinator: these members have come so far. It may come unwanted."""
+
+    acks: tuple[Ack, ...]
+
+
 class Report(Struct, frozen=True, gc=False):
     """Something an operator may want to know: `what` is a stable word, `detail` one line."""
 
@@ -320,6 +333,7 @@ Effect = (
     | SendChunk
     | StoreChunk
     | OfferSettled
+    | AcksCame
 )
 
 UNSENT_BYTES_MAX: Final = 128 * 1024

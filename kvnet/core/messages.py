@@ -17,7 +17,7 @@ import msgpack
 
 from kvnet.core.entries import CHUNK_HASH_BYTES, HASH_BYTES, KEY_BYTES_MAX, NAMESPACE_ID_BYTES
 from kvnet.core.frames import EPOCH_MAX
-from kvnet.core.versions import CHAIN_BYTES, Position
+from kvnet.core.versions import CHAIN_BYTES, Position, Version
 from kvnet.errors import ProtocolError
 
 MESSAGE_BYTES_MAX: Final = 33 * 1024 * 1024
@@ -127,6 +127,8 @@ class Beacon(NamedTuple):
     """How long nodes on the path sat on it; next to nothing unless a subscription began after it came."""
     path: tuple[str, ...]
     """The nodes from the root to the sender, which is the last."""
+    wants_receipts: bool = False
+    """Somebody waits until members have a write: tell your parents what has come to be where."""
 
 
 class Move(NamedTuple):
@@ -149,6 +151,25 @@ class Holds(NamedTuple):
     """I and all my children that I offered it to hold what was offered; to whoever offered it, once."""
 
     id: bytes
+
+
+class Ack(NamedTuple):
+    """A member's readers see everything up to this: a cumulative acknowledgement."""
+
+    member: str
+    life: BeaconId
+    """The first beacon that it took since it started, or started over: a later life's ack replaces an earlier
+    one's, though it be of less."""
+    version: Version
+
+
+class Acks(NamedTuple):
+    """What is new of me and of those behind me; to each parent, while receipts are wanted.
+
+    Repeating it is harmless.
+    """
+
+    acks: tuple[Ack, ...]
 
 
 # -- over the bulk link, a second connection between two nodes: pages and chunks never delay a frame --------------
@@ -211,13 +232,16 @@ class ChunkMissing(NamedTuple):
 
 
 BulkMessage = PagesWanted | PagesCredit | Page | PagesRefused | ChunksWanted | Chunk | ChunkMissing
-Message = Advert | Ask | Subscribe | Unsubscribe | Refused | Frames | Beacon | Move | Offer | Holds | BulkMessage
+Message = (
+    Advert | Ask | Subscribe | Unsubscribe | Refused | Frames | Beacon | Move | Offer | Holds | Acks | BulkMessage
+)
 
 PAGES_CREDIT_MAX: Final = 256
 PLACE_BYTES_MAX: Final = NAMESPACE_ID_BYTES + KEY_BYTES_MAX
 CHUNKS_WANTED_MAX: Final = 128
 CHUNKS_OFFERED_MAX: Final = 1024
 OFFER_ID_BYTES: Final = 16
+MEMBER_CHARACTERS_MAX: Final = 64
 
 
 def _tenths(ms: float) -> int:
@@ -228,8 +252,8 @@ def _to_wire(message: Message) -> list[Any]:
     match message:
         case Frames(frames):
             return [0, *frames]
-        case Beacon(beacon, head, time_ms, interval, latency, held, path):
-            return [1, *beacon, head, _tenths(time_ms), interval, _tenths(latency), _tenths(held), path]
+        case Beacon(beacon, head, time_ms, interval, latency, held, path, wants):
+            return [1, *beacon, head, _tenths(time_ms), interval, _tenths(latency), _tenths(held), path, wants]
         case Advert():
             return [
                 2,
@@ -272,6 +296,8 @@ def _to_wire(message: Message) -> list[Any]:
             return [15, hash_, data]
         case ChunkMissing(hash_):
             return [16, hash_]
+        case Acks(acks):
+            return [17, *([member, *life, *version] for member, life, version in acks)]
 
 
 def _ms(tenths: int) -> float:
@@ -304,6 +330,16 @@ def _hashes(hashes: list[Any]) -> tuple[bytes, ...]:
     return tuple(hashes)
 
 
+def _ack(fields: Any) -> Ack:
+    match fields:
+        case [str() as member, int() as e, int() as n, int() as epoch, int() as seq] if (
+            0 < len(member) <= MEMBER_CHARACTERS_MAX and 0 <= epoch < EPOCH_MAX and seq >= 0
+        ):
+            return Ack(member, _beacon_id(e, n), Version(epoch, seq))
+        case _:
+            raise ProtocolError("an ack that can't be")
+
+
 def _place(place: bytes) -> bytes:
     if len(place) > PLACE_BYTES_MAX or 0 < len(place) < NAMESPACE_ID_BYTES:
         raise ProtocolError("a place that can't be")
@@ -316,9 +352,9 @@ def _from_wire(fields: Any) -> Message:
             return Frames(tuple(frames))
         case [
             1, int() as e, int() as n, int() as head, int() as at, int() as due, int() as lat, int() as held,
-            list() as path,
+            list() as path, bool() as wants,
         ] if head >= 0:  # fmt: skip
-            return Beacon(_beacon_id(e, n), head, _ms(at), due, _ms(lat), _ms(held), _path(path))
+            return Beacon(_beacon_id(e, n), head, _ms(at), due, _ms(lat), _ms(held), _path(path), wants)
         case [
             2, int() as epoch, int() as seq, bytes() as chain, int() as e, int() as n, int() as lat,
             list() as path, int() as children, bool() as full, int() as sent, int() as echo, int() as hold,
@@ -361,6 +397,8 @@ def _from_wire(fields: Any) -> Message:
             return Chunk(hash_, data)
         case [16, bytes() as hash_] if len(hash_) == CHUNK_HASH_BYTES:
             return ChunkMissing(hash_)
+        case [17, *acks]:
+            return Acks(tuple(map(_ack, acks)))
         case _:
             raise ProtocolError("a message of an unknown kind or shape")
 

@@ -33,6 +33,7 @@ from kvnet.core.events import (
     PageUnusable,
     PeerLost,
     PeerUp,
+    ReceiptsWanted,
     SetDeadline,
     Started,
 )
@@ -40,6 +41,7 @@ from kvnet.core.fetching import Fetching
 from kvnet.core.frames import Frame, read_frame
 from kvnet.core.lateness import Lateness
 from kvnet.core.messages import (
+    Acks,
     Advert,
     Ask,
     Beacon,
@@ -63,6 +65,7 @@ from kvnet.core.messages import (
 )
 from kvnet.core.offers import Offers
 from kvnet.core.overlay import Overlay
+from kvnet.core.receipts import Receipts
 from kvnet.core.root import Phase, Root
 from kvnet.core.state import Neighbour, NodeConfig, NodeState
 from kvnet.core.stream import Stream
@@ -103,6 +106,7 @@ class Replica:
         self.offers = Offers(self.state, self.fetching)
         self.bootstrap = Bootstrap(self.state, self.stream, self.tree)
         self.donor = Donor(self.state)
+        self.receipts = Receipts(self.state)
         self.root = Root(self.state, self.tree, self.stream, self.bootstrap, self.fetching, wall_ms)
         self.stream.on_start_over = self._on_start_over
         self.stream.on_drop = self.offers.forget_needs
@@ -138,6 +142,7 @@ class Replica:
             state.applied = position
         if not position.seq:
             self.offers.start_over()
+        self.receipts.on_served()
         self.bootstrap.on_applied()
         self._answer_asks()
         if state.is_root:
@@ -189,6 +194,8 @@ class Replica:
                 self.fetching.on_lacking(hashes)
             case ChunksReady(id_, chunks):
                 self.offers.begin(id_, chunks)
+            case ReceiptsWanted(until_ms):
+                self.root.want_receipts(until_ms)
             case MessageReceived() | Applied():
                 raise AssertionError("handled before")
             case _:
@@ -220,6 +227,7 @@ class Replica:
     def _on_bootstrapped(self, position: Position) -> None:
         self.bootstrap.on_bootstrapped(position)
         self.offers.pass_by()
+        self.receipts.on_served()
         self.overlay.advert_all()
         self._answer_asks()
         if self.state.is_root:
@@ -249,6 +257,7 @@ class Replica:
                 was_parent = peer in state.parents
                 self._send_away(neighbour)
                 if self.tree.on_beacon(peer, message):
+                    self.receipts.on_beacon()
                     self.lateness.on_newer_beacon()
                     self.stream.pump_all()
                     self._answer_asks()
@@ -272,6 +281,8 @@ class Replica:
                 self.offers.on_offer(peer, message)
             case Holds(id_):
                 self.offers.on_holds(peer, id_)
+            case Acks(acks):
+                self.receipts.on_acks(peer, acks)
             case Refused():
                 self._on_refused(peer, message)
             case Move():
@@ -408,6 +419,8 @@ class Replica:
                     self._look_for_chunks()
                 case "bootstrap":
                     self.bootstrap.on_timer()
+                case "receipts":
+                    self.receipts.tell()
                 case _:
                     raise AssertionError(f"a timer nobody set: {timer}")
 
@@ -440,6 +453,7 @@ class Replica:
             "offers": self.offers.offer_count,
             "chunks_wanted": len(self.fetching.wanted),
             "kept_chunk_asks": self.fetching.kept_ask_count,
+            "acks": self.receipts.ack_count,
         }
 
     def check_invariants(self) -> None:
@@ -459,3 +473,4 @@ class Replica:
             assert len(children) <= state.timers.coordinator_children_max, "too many copies"
         self.offers.check_invariants()
         self.bootstrap.check_invariants()
+        self.receipts.check_invariants()

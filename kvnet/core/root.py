@@ -78,6 +78,8 @@ class Root:
         """When the last frames were cut."""
         self._handed_out_at = NEVER
         self._started_at = NEVER
+        self.receipts_until = NEVER
+        """Until when receipts are wanted."""
 
     def start(self) -> None:
         self._started_at = self.state.now
@@ -338,8 +340,16 @@ class Root:
         self.state.cancel_timer("hand_out")
         self.stream.pump_all()
 
+    def want_receipts(self, until_ms: float) -> None:
+        """Have members tell what they have, until then. They learn it by a beacon, so one goes out at once."""
+        self.receipts_until = max(self.receipts_until, until_ms)
+        if self.phase is Phase.OPEN and not self.state.wants_receipts:
+            self._beacon()
+            self.hand_out()
+
     def _beacon(self) -> None:
         state = self.state
+        state.wants_receipts = state.now < self.receipts_until
         busy = bool(self._cuts) and state.now - self._cuts[-1] < BUSY_MS
         state.beacon = BeaconId(state.tip.epoch, state.beacon.number + 1)
         state.beacon_at = state.now

@@ -149,6 +149,8 @@ class NodeState:
         """Of the path it came by; `latency_ms` may become less with a nearer parent that tells of it, too."""
         self.beacon_interval_ms = timers.beacon_interval_ms
         self.head_seq = 0
+        self.wants_receipts = False
+        """As of our beacon."""
         self.latency_ms = 0.0 if config.is_root else inf
         self.path: tuple[str, ...] = ()
         # lateness
@@ -265,3 +267,5 @@ class Parent:
     """When it last delivered a beacon more than 50 ms after another parent, or missed one."""
     heard_at: float = NEVER
     """When it last delivered anything."""
+    is_told: bool = False
+    """It has every ack that we had when we last sent some."""

@@ -376,5 +376,6 @@ class Stream:
             state.latency_ms,
             held_ms,
             (*state.path, state.config.name),
+            state.wants_receipts,
         )
         return self._beacon

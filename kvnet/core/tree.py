@@ -89,6 +89,8 @@ class Tree:
             state.send(peer, Refused(Reason.BEHIND, state.tip, state.tip.epoch))
         state.parents[peer] = Parent(peer, state.now)
         state.send(peer, Subscribe(state.tip, late))
+        if state.wants_receipts:
+            state.set_timer_earlier("receipts", state.now)
         if len(state.parents) > 1:
             state.set_timer_earlier("review", state.now + state.timers.second_parent_review_ms)
 
@@ -176,6 +178,7 @@ class Tree:
             state.beacon_latency_ms = latency
             state.beacon_interval_ms = message.interval_ms
             state.head_seq = message.head_seq
+            state.wants_receipts = message.wants_receipts
             state.latency_ms = latency
             state.path = message.path
             return True

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol, assert_never
 
 from kvnet.core.events import (
     AbandonBootstrap,
+    AcksCame,
     Applied,
     Apply,
     AwaitWritable,
@@ -54,7 +55,7 @@ from kvnet.core.events import (
     StorePage,
 )
 from kvnet.core.frames import Frame
-from kvnet.core.messages import Frames, Message
+from kvnet.core.messages import Ack, Frames, Message
 from kvnet.core.versions import GENESIS, Position, Version
 from kvnet.errors import ChunksMissing, Divergence, ProtocolError, StorageDamaged, StorageFull
 from kvnet.runtime.bulk import BulkLane
@@ -117,6 +118,7 @@ class Commands(Protocol):
     def open_epoch(self, epoch: int) -> None: ...
     def refuse_writes(self, why: str) -> None: ...
     def offer_settled(self, id_: bytes) -> None: ...
+    def acks_came(self, acks: Sequence[Ack]) -> None: ...
     def emptied(self) -> None:
         """The replica was thrown away: it must not serve until it stands where the network stands again."""
 
@@ -327,6 +329,8 @@ class Driver:
                 self._successor.abandon()
             case OfferSettled(id_):
                 self._commands.offer_settled(id_)
+            case AcksCame(acks):
+                self._commands.acks_came(acks)
             case OpenEpoch(epoch):
                 self._commands.open_epoch(epoch)
             case RefuseWrites(why):

@@ -1,7 +1,11 @@
 """Writes on their way: an edge passes them to the coordinator, and answers when its own replica has them.
 
-    POST /peer/v1/write, signed        {"operations": […], "request_id": bytes}, then a large value's chunks
+    POST /peer/v1/write, signed        {"operations": […], "request_id": bytes, "waited": bool}, then a large
+                                       value's chunks; "waited" says that a spread will be asked for
     200                                {"version": [epoch, seq]}
+    POST /peer/v1/spread, signed       {"version": [epoch, seq], "share": int, "timeout_ms": int}; the share in
+                                       thousandths of a percent
+    200, once so many members have it  {"complete": bool, "applied": int, "of": int, "missing": [], "took_ms": {}}
     otherwise                          {"error": {status, code, message, definite, headers}}
 
 Bodies are msgpack. A large value's chunks follow as objects of their own, so that neither side holds it in one
@@ -36,6 +40,7 @@ from kvnet.core.operations import (
     to_wire,
 )
 from kvnet.core.pieces import LargeRoom
+from kvnet.core.spread import Share, Spread
 from kvnet.core.versions import Version
 from kvnet.errors import ProtocolError, RequestError
 from kvnet.topology.wan import Wan
@@ -43,8 +48,13 @@ from kvnet.transport.handshake import Identity
 from kvnet.transport.signing import HEADER, BodyDigest, check, sign
 
 PATH: Final = "/peer/v1/write"
+SPREAD_PATH: Final = "/peer/v1/spread"
 WAITING_MAX: Final = 1000
 """Writes under way at once; whoever comes beyond is told to come back."""
+WAITED_MAX: Final = 1000
+"""Writes whose spread is waited for; of one beyond it isn't told."""
+SPREAD_MS_MAX: Final = 60_000
+SPREAD_BYTES_MAX: Final = 1024
 DIGEST_HEADER: Final = "KV-Digest"
 ATTEMPT_TIMEOUT_S: Final = 10.0
 LARGE_ATTEMPT_TIMEOUT_S: Final = 60.0
@@ -88,19 +98,25 @@ class _Body(NamedTuple):
     """It may be too long to be read before its sender is known."""
 
     @classmethod
-    def of(cls, operations: Sequence[Operation], request_id: bytes) -> _Body:
-        wire = {"operations": [to_wire(operation) for operation in operations], "request_id": request_id}
+    def of(cls, operations: Sequence[Operation], request_id: bytes, *, waited: bool) -> _Body:
+        wire = {
+            "operations": [to_wire(operation) for operation in operations],
+            "request_id": request_id,
+            "waited": waited,
+        }
         parts: list[bytes] = [msgpack.packb(wire)]
         for operation in operations:
             if isinstance(operation, PutLargeValue):
                 for chunk in operation.chunks:
                     parts += (_BIN32 + len(chunk).to_bytes(4, "big"), chunk)
+        return cls.of_parts(parts, long=len(parts) > 1 or len(operations) > 1)
+
+    @classmethod
+    def of_parts(cls, parts: list[bytes], *, long: bool = False) -> _Body:
         digest = sha256()
         for part in parts:
             digest.update(part)
-        return cls(
-            parts, sum(map(len, parts)), BodyDigest(digest.hexdigest()), len(parts) > 1 or len(operations) > 1
-        )
+        return cls(parts, sum(map(len, parts)), BodyDigest(digest.hexdigest()), long)
 
     async def stream(self) -> AsyncIterator[bytes]:
         for part in self.parts:
@@ -141,9 +157,14 @@ class Forwarder:
         self._visibility_wait_ms = visibility_wait_ms
         self._counter = count(1)
         self._waiting = 0
+        self._waited = 0
 
-    async def write(self, operations: Sequence[Operation], request_id: bytes | None = None) -> Forwarded:
+    async def write(
+        self, operations: Sequence[Operation], request_id: bytes | None = None, *, waited: bool = False
+    ) -> Forwarded:
         """Have the coordinator sequence these, all or none, and wait a little until this replica has them.
+
+        `waited` tells the coordinator that it will be asked how far they have spread.
 
         Raises:
             RequestError: the coordinator refused; or it wasn't reached (definite), or may have been (not
@@ -154,24 +175,68 @@ class Forwarder:
             raise RequestError(503, TOO_MANY, text, headers={"Retry-After": "1"})
         self._waiting += 1
         try:
-            version = await self._have_written(operations, request_id or self._next_id())
+            version = await self._have_written(operations, request_id or self._next_id(), waited=waited)
             reached = await self._wait_for(version, self._visibility_wait_ms)
         finally:
             self._waiting -= 1
         return Forwarded(version, pending=not reached)
 
+    async def spread(self, version: Version, share: Share, timeout_ms: float) -> Spread | None:
+        """Return how far a write has spread, once such a share of the members has it or the time is over.
+
+        None: the coordinator can't be asked.
+        """
+        if self._waited >= WAITED_MAX:
+            return None
+        self._waited += 1
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + timeout_ms / 1000
+        retry_s = RETRY_FIRST_S
+        try:
+            while True:
+                left_ms = max(0.0, give_up - loop.time()) * 1000
+                try:
+                    return await self._ask_for_spread(version, share, left_ms)
+                except (_NotReached, RequestError) as error:
+                    retry_s = min(RETRY_MAX_S, retry_s * 2) * self._rng.uniform(0.8, 1.2)
+                    if loop.time() + retry_s > give_up:
+                        _log.info("how far %s has spread isn't known: %s", version, error)
+                        return None
+                await asyncio.sleep(retry_s)
+        finally:
+            self._waited -= 1
+
+    async def _ask_for_spread(self, version: Version, share: Share, left_ms: float) -> Spread:
+        """Return what the coordinator answers.
+
+        Raises:
+            RequestError: the coordinator's.
+            _NotReached: no answer.
+        """
+        me, coordinator = self._me.name, self._coordinator
+        ways_ms = self._wan.one_way_ms(me, coordinator) + self._wan.one_way_ms(coordinator, me)
+        asked = {"version": version, "share": share.thousandths, "timeout_ms": max(0, int(left_ms - ways_ms))}
+        body = _Body.of_parts([msgpack.packb(asked)])
+        fields = await self._attempt(SPREAD_PATH, body, left_ms / 1000 + ATTEMPT_TIMEOUT_S)
+        try:
+            return Spread.from_wire(fields)
+        except ProtocolError as error:
+            raise _NotReached(str(error), sent=True) from None
+
     def _next_id(self) -> bytes:
         return self._me.name.encode() + b"\0" + self._me.start_id + next(self._counter).to_bytes(8, "big")
 
-    async def _have_written(self, operations: Sequence[Operation], request_id: bytes) -> Version:
-        body = _Body.of(operations, request_id)
+    async def _have_written(self, operations: Sequence[Operation], request_id: bytes, *, waited: bool) -> Version:
+        body = _Body.of(operations, request_id, waited=waited)
         loop = asyncio.get_running_loop()
         give_up = loop.time() + RETRY_FOR_S
         retry_s = RETRY_FIRST_S
         sent = False
         while True:
             try:
-                return await self._attempt(body)
+                return _read_version(
+                    await self._attempt(PATH, body, LARGE_ATTEMPT_TIMEOUT_S if body.long else ATTEMPT_TIMEOUT_S)
+                )
             except _NotReached as error:
                 sent = sent or error.sent
                 retry_s = min(RETRY_MAX_S, retry_s * 2) * self._rng.uniform(0.8, 1.2)
@@ -179,8 +244,8 @@ class Forwarder:
                     raise self._lost(error, sent=sent) from None
             await asyncio.sleep(retry_s)
 
-    async def _attempt(self, body: _Body) -> Version:
-        """Return the version, or raise what the coordinator answered.
+    async def _attempt(self, path: str, body: _Body, timeout_s: float) -> Any:
+        """Return what the coordinator answered, or raise it.
 
         Raises:
             RequestError: the coordinator's.
@@ -190,15 +255,15 @@ class Forwarder:
         if wan.is_cut(me, coordinator):
             raise _NotReached("the way there is cut", sent=False)
         await asyncio.sleep(wan.one_way_ms(me, coordinator) / 1000)
-        headers = {HEADER: sign(self._me, "POST", PATH, body.digest)}
+        headers = {HEADER: sign(self._me, "POST", path, body.digest)}
         if body.long:
             headers |= {DIGEST_HEADER: body.digest.hex, "Content-Length": str(body.size)}
         try:
             async with self._session.post(
-                self._url + PATH,
+                self._url + path,
                 data=body.stream() if body.long else body.parts[0],
                 headers=headers,
-                timeout=ClientTimeout(total=LARGE_ATTEMPT_TIMEOUT_S if body.long else ATTEMPT_TIMEOUT_S),
+                timeout=ClientTimeout(total=timeout_s),
             ) as response:
                 answer = await response.read()
         except ClientConnectorError as error:
@@ -220,13 +285,14 @@ class Forwarder:
 
 
 class WriteDesk:
-    """The coordinator's side: takes signed writes and hands them to `write`."""
+    """The coordinator's side: takes signed writes and hands them to `write`, and questions after their spread."""
 
     def __init__(
         self,
         me: Identity,
         known: Container[str],
-        write: Callable[[Sequence[Operation], bytes], Awaitable[Version]],
+        write: Callable[[Sequence[Operation], bytes, bool], Awaitable[Version]],
+        spread: Callable[[Version, Share, float], Awaitable[Spread]],
         *,
         value_bytes_max: int,
         room: LargeRoom,
@@ -235,6 +301,7 @@ class WriteDesk:
         self._me = me
         self._known = known
         self._write = write
+        self._spread = spread
         self._small_bytes_max = min(value_bytes_max, INLINE_VALUE_BYTES_MAX) + BODY_OVERHEAD_BYTES
         self._body_bytes_max = max(value_bytes_max, 2 * STRETCH_BYTES_MAX) + BODY_OVERHEAD_BYTES
         self._room = room
@@ -252,17 +319,20 @@ class WriteDesk:
                 check(self._me, self._known, request.headers.get(HEADER), request.method, PATH, body)
                 version = await self._write(*_read_request(body))
         except RequestError as error:
-            fields = {
-                "status": error.status,
-                "code": error.code,
-                "message": error.message,
-                "definite": error.definite,
-                "headers": error.headers,
-            }
-            return _answer(error.status, {"error": fields})
+            return _refusal(error)
         return _answer(200, {"version": list(version)})
 
-    async def _read_long(self, request: web.BaseRequest) -> tuple[list[Operation], bytes]:
+    async def handle_spread(self, request: web.BaseRequest) -> web.Response:
+        """Answer how far a write has spread, once that is far enough."""
+        try:
+            body = await _read_body(request, SPREAD_BYTES_MAX)
+            check(self._me, self._known, request.headers.get(HEADER), request.method, SPREAD_PATH, body)
+            spread = await self._spread(*_read_spread(body))
+        except RequestError as error:
+            return _refusal(error)
+        return _answer(200, spread.to_wire())
+
+    async def _read_long(self, request: web.BaseRequest) -> tuple[list[Operation], bytes, bool]:
         """Read a large value's write, chunk by chunk, or many writes; nothing before the signature is right."""
         told = BodyDigest(request.headers[DIGEST_HEADER])
         check(self._me, self._known, request.headers.get(HEADER), request.method, PATH, told)
@@ -282,17 +352,28 @@ class WriteDesk:
                 raise RequestError(400, 10012, f"invalid request body: {error}") from None
         if digest.hexdigest() != told.hex:
             raise RequestError(400, 10012, "invalid request body: not the one that was signed")
-        operations, request_id = _read_fields(objects[0] if objects else None)
+        operations, request_id, waited = _read_fields(objects[0] if objects else None)
         chunks = objects[1:]
         if not all(isinstance(chunk, bytes) for chunk in chunks):
             raise RequestError(400, 10012, "invalid request body: a chunk that isn't bytes")
         match operations:
             case [PutLargeValue() as operation]:
-                return [operation._replace(chunks=chunks)], request_id
+                return [operation._replace(chunks=chunks)], request_id, waited
             case _ if chunks or any(isinstance(operation, PutLargeValue) for operation in operations):
                 raise RequestError(400, 10012, "invalid request body: a large value comes alone")
             case _:
-                return operations, request_id
+                return operations, request_id, waited
+
+
+def _refusal(error: RequestError) -> web.Response:
+    fields = {
+        "status": error.status,
+        "code": error.code,
+        "message": error.message,
+        "definite": error.definite,
+        "headers": error.headers,
+    }
+    return _answer(error.status, {"error": fields})
 
 
 def _too_long(bytes_max: int) -> RequestError:
@@ -314,34 +395,64 @@ async def _read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
     return b"".join(chunks)
 
 
-def _read_request(body: bytes) -> tuple[list[Operation], bytes]:
+def _unpack(body: bytes) -> Any:
     try:
-        told = msgpack.unpackb(body)
+        return msgpack.unpackb(body)
     except (ValueError, msgpack.UnpackException, TypeError) as error:
         raise RequestError(400, 10012, f"invalid request body: {error}") from None
-    return _read_fields(told)
 
 
-def _read_fields(told: Any) -> tuple[list[Operation], bytes]:
+def _read_spread(body: bytes) -> tuple[Version, Share, int]:
+    match _unpack(body):
+        case {
+            "version": [int() as epoch, int() as seq],
+            "share": int() as thousandths,
+            "timeout_ms": int() as timeout_ms,
+        } if 0 <= timeout_ms <= SPREAD_MS_MAX:
+            try:
+                return Version(epoch, seq), Share.of(thousandths), timeout_ms
+            except ValueError as error:
+                raise RequestError(400, 10012, f"invalid request body: {error}") from None
+    raise RequestError(400, 10012, "invalid request body: not a version, a share and a time")
+
+
+def _read_request(body: bytes) -> tuple[list[Operation], bytes, bool]:
+    return _read_fields(_unpack(body))
+
+
+def _read_fields(told: Any) -> tuple[list[Operation], bytes, bool]:
     try:
         match told:
-            case {"operations": list() as operations, "request_id": bytes() as request_id} if (
-                0 < len(operations) <= STRETCH_OPERATIONS_MAX and 0 < len(request_id) <= REQUEST_ID_BYTES_MAX
-            ):
-                return [from_wire(fields) for fields in operations], request_id
+            case {
+                "operations": list() as operations,
+                "request_id": bytes() as request_id,
+                "waited": bool() as waited,
+            } if 0 < len(operations) <= STRETCH_OPERATIONS_MAX and 0 < len(request_id) <= REQUEST_ID_BYTES_MAX:
+                return [from_wire(fields) for fields in operations], request_id, waited
     except (ProtocolError, TypeError) as error:
         raise RequestError(400, 10012, f"invalid request body: {error}") from None
     raise RequestError(400, 10012, "invalid request body: not operations and a request id")
 
 
-def _read_answer(node: str, answer: bytes) -> Version:
+def _read_version(fields: Any) -> Version:
+    match fields:
+        case {"version": [int() as epoch, int() as seq]}:
+            return Version(epoch, seq)
+        case _:
+            raise _another_program()
+
+
+def _another_program() -> _NotReached:
+    """Whoever answered is no coordinator of ours; an answer that was cut short comes as a ClientError."""
+    return _NotReached("another program answers at the coordinator's address", sent=True)
+
+
+def _read_answer(node: str, answer: bytes) -> Any:
     try:
         fields = msgpack.unpackb(answer)
     except (ValueError, msgpack.UnpackException):
         fields = None
     match fields:
-        case {"version": [int() as epoch, int() as seq]}:
-            return Version(epoch, seq)
         case {
             "error": {
                 "status": int() as status,
@@ -354,6 +465,7 @@ def _read_answer(node: str, answer: bytes) -> Version:
             if status == 401:  # it is us who aren't let in, not our client
                 raise RequestError(502, UNREACHABLE, f"the coordinator refuses {node}: {message}")
             raise RequestError(status, code, message, definite=definite, headers=headers)
+        case dict():
+            return fields
         case _:
-            # Whoever answered is no coordinator of ours; an answer that was cut short comes as a ClientError.
-            raise _NotReached("another program answers at the coordinator's address", sent=True)
+            raise _another_program()

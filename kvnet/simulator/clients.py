@@ -14,6 +14,7 @@ from random import Random
 from typing import Final
 
 from kvnet.core.entries import INLINE_VALUE_BYTES_MAX, Delete
+from kvnet.core.events import ReceiptsWanted
 from kvnet.core.manifest import CHUNK_BYTES, Manifest, hash_chunk, split
 from kvnet.core.operations import DeleteValue, Operation, PutLargeValue, PutValue
 from kvnet.core.versions import Version
@@ -29,6 +30,8 @@ RETRY_MS: Final = 500.0
 TRIES_MAX: Final = 60
 BRIEF_KEYS: Final = 12
 TTL_S_MAX: Final = 10
+WAIT_MS: Final = 25_000.0
+"""How long one waits until all members have its write: longer than liveness.AckedInTime gives them."""
 BEHIND: Final = 503
 DISK_FULL: Final = 507
 
@@ -61,11 +64,14 @@ class Clients:
         until_ms: float,
         large_share: float = 0.0,
         brief_share: float = 0.0,
+        waited_share: float = 0.0,
     ) -> None:
         """`rate` is in writes a second, from now on until `until_ms`.
 
-        `large_share` of them are of large values; `brief_share` live for some seconds only.
+        `large_share` of them are of large values; `brief_share` live for some seconds only; with
+        `waited_share` it is waited until all members have them.
         """
+        self.waited_share = waited_share
         self.large_share = large_share
         self.brief_share = brief_share
         self.world = world
@@ -92,6 +98,9 @@ class Clients:
                 operations = [self._brief()]
             write = Write(rng.getrandbits(128).to_bytes(16, "big"), operations)
             self.writes.append(write)
+            if self.waited_share and rng.random() < self.waited_share:
+                root = world.root
+                root.feed(ReceiptsWanted(root.clock_ms() + WAIT_MS))
             self._try(write)
         world.at(world.now + rng.expovariate(1 / self.every_ms), self._write, None)
 

@@ -9,6 +9,9 @@ from math import inf
 from typing import Final
 
 from kvnet.core.frames import Frame
+from kvnet.core.messages import Ack
+from kvnet.core.replica import Replica
+from kvnet.core.root import Phase
 from kvnet.simulator.checking import Checker
 from kvnet.simulator.disturbances import Disturbances
 from kvnet.simulator.node import SimulatedNode
@@ -131,6 +134,56 @@ class Deliveries(Checker):
         if root.horizon_seq > frame.last_seq:
             return leads(frame.chain_after, root.position.chain)
         return root.holds(frame.position)
+
+
+class AckedInTime(Checker):
+    """Where a write is waited for, the coordinator hears of every connected node that it has it.
+
+    Looked for when the bound has passed twice since its fsync, once for either way.
+    """
+
+    name = "acked in time"
+
+    def __init__(self, world: World, disturbances: Disturbances) -> None:
+        super().__init__(world)
+        self._disturbances = disturbances
+        self.patience_ms = 2 * world.timers.bound_ms
+        self.in_time = 0
+        self.heard: dict[str, dict[str, Ack]] = {}
+        """By coordinator: what it has heard of each member since it was started."""
+
+    def on_started(self, node: SimulatedNode) -> None:
+        self.heard.pop(node.id, None)
+
+    def on_acks(self, node: SimulatedNode, acks: Sequence[Ack]) -> None:
+        self.heard.setdefault(node.id, {}).update({ack.member: ack for ack in acks})
+
+    def on_durable(self, node: SimulatedNode, frames: Sequence[Frame]) -> None:
+        core = node.core
+        if node.id != ROOT or core is None or not frames:
+            return
+        if core.root.receipts_until >= node.clock_ms() + self.patience_ms:
+            self.world.at(self.world.now + self.patience_ms, self._judge, (core, frames[-1], self.world.now))
+
+    def _judge(self, waited: tuple[Replica, Frame, float]) -> None:
+        core, frame, durable_at = waited
+        root = self.world.root
+        if root.core is not core or core.root.phase is not Phase.OPEN:
+            return
+        heard = self.heard.get(root.id, {})
+        for name, since in self._disturbances.connected_since().items():
+            if name == ROOT or since > durable_at:
+                continue
+            ack = heard.get(name)
+            if ack is None or ack.version < frame.position.version:
+                told = "nothing" if ack is None else str(ack.version)
+                self.fail(
+                    f"of {name}, connected all the time, the coordinator has heard {told} "
+                    f"{self.patience_ms:.0f} ms after {frame.position} was durable",
+                    node=name,
+                    seq=frame.last_seq,
+                )
+            self.in_time += 1
 
 
 class ParentLoops(Checker):

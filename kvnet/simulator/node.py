@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kvnet.core.events import (
     AbandonBootstrap,
+    AcksCame,
     Applied,
     Apply,
     AwaitWritable,
@@ -381,6 +382,9 @@ class SimulatedNode:
                 self.bulk.carry_out(effect)
             case OfferSettled(id_):
                 world.offer_settled(self, id_)
+            case AcksCame(acks):
+                for tell in world.heard.acks:
+                    tell(self, acks)
             case OpenEpoch(epoch):
                 world.open_epoch(self, epoch)
             case RefuseWrites(why):

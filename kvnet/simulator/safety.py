@@ -13,11 +13,11 @@ from kvnet.core.fetching import KEPT_ASKS_MAX
 from kvnet.core.frames import Frame
 from kvnet.core.freshness import BeaconSeen, staleness_ms
 from kvnet.core.manifest import Manifest
-from kvnet.core.messages import Beacon, BeaconId, Frames, Message
+from kvnet.core.messages import Ack, Beacon, BeaconId, Frames, Message
 from kvnet.core.offers import OFFERS_MAX
 from kvnet.core.state import NEVER
 from kvnet.core.stream import MESSAGE_FRAME_BYTES, RECENT_BYTES_MAX
-from kvnet.core.versions import GENESIS, Position
+from kvnet.core.versions import GENESIS, Position, Version
 from kvnet.simulator.checking import Checker
 from kvnet.simulator.disturbances import Disturbances
 from kvnet.simulator.history import Written
@@ -105,6 +105,44 @@ class NeverBack(Checker):
         before = self._at.get(node.id, GENESIS)
         if node.disk.position.seq < before.seq:
             self.fail(f"{node.id} started at {node.disk.position}, and had been at {before}", node=node.id)
+
+
+class AcksAreTrue(Checker):
+    """What the coordinator hears of a member, that member's readers have seen."""
+
+    name = "acks are true"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._seen: dict[str, Version] = {}
+        """The newest that each member has shown to readers, twins included."""
+        self.count = 0
+        for node in world.nodes.values():
+            self.on_started(node)
+
+    def on_applied(self, node: SimulatedNode, frames: Sequence[Frame]) -> None:
+        if frames:
+            self._see(node, frames[-1].position)
+
+    def on_adopted(self, node: SimulatedNode) -> None:
+        self._see(node, node.disk.position)
+
+    def on_started(self, node: SimulatedNode) -> None:
+        self._see(node, node.disk.position)
+
+    def _see(self, node: SimulatedNode, position: Position) -> None:
+        self._seen[node.name] = max(self._seen.get(node.name, position.version), position.version)
+
+    def on_acks(self, node: SimulatedNode, acks: Sequence[Ack]) -> None:
+        self.count += len(acks)
+        for ack in acks:
+            seen = self._seen.get(ack.member)
+            if seen is None or ack.version > seen:
+                self.fail(
+                    f"{node.id} heard that {ack.member} shows {ack.version}, which shows {seen}",
+                    node=ack.member,
+                    seq=ack.version.seq,
+                )
 
 
 class EpochsDiffer(Checker):

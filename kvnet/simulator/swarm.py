@@ -79,6 +79,8 @@ class Draw(Struct, frozen=True, kw_only=True):
     """How long a chunk is kept that no record names."""
     brief_share: float = 0.0
     """Of the writes, those with a time to live."""
+    waited_share: float = 0.0
+    """Of the writes, those for which receipts are wanted."""
     removals_per_s: int = 200
     root_journal_bytes: int = 0
     """What the coordinator's journal keeps; 0 for all."""
@@ -335,6 +337,7 @@ def draw(seed: int, mode: Mode, pops: Sequence[str], regions: Sequence[str], *, 
         removals_per_s=rng.choice([4, 200]),
         root_journal_bytes=rng.choice([0, 5000, 1_000_000]),
         root_journal_ms=rng.choice([86_400_000.0, 5000.0]),
+        waited_share=rng.choice([0.0, 0.05, 1.0]),
         kinds=kinds,
         broken=broken,
         faults=tuple(faults),

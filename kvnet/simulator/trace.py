@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection
 from kvnet.core.entries import NAMESPACE_ID_BYTES
 from kvnet.core.events import (
     AbandonBootstrap,
+    AcksCame,
     Applied,
     AwaitWritable,
     BeginBootstrap,
@@ -56,6 +57,7 @@ from kvnet.core.events import (
 from kvnet.core.frames import read_span
 from kvnet.core.messages import (
     NO_WAY_MS,
+    Acks,
     Advert,
     Ask,
     Beacon,
@@ -178,6 +180,8 @@ def _ordered(effect: Effect) -> str:
             return f"reads a page for {peer} behind {_place(after)}"
         case OfferSettled(id_):
             return f"finds offer {id_[:4].hex()} settled"
+        case AcksCame(acks):
+            return f"hears {told(Acks(acks))}"
         case FinishBootstrap(until):
             return f"proves what it was made of, up to {until}"
         case _:
@@ -190,8 +194,8 @@ def told(message: Message) -> str:
         case Frames(frames):
             return f"Frames {_span(frames)}"
         case Beacon(beacon, head_seq):
-            path = ">".join(message.path)
-            return f"Beacon {beacon.epoch}:{beacon.number} head {head_seq} {message.latency_ms:.1f} ms {path}"
+            extra = ">".join(message.path) + " acks!" * message.wants_receipts
+            return f"Beacon {beacon.epoch}:{beacon.number} head {head_seq} {message.latency_ms:.1f} ms {extra}"
         case Advert(position, beacon, latency_ms):
             extra = " full" * message.full + " answer!" * message.wants_echo
             way = f"{latency_ms:.1f} ms" if latency_ms < NO_WAY_MS else "no way"
@@ -210,6 +214,8 @@ def told(message: Message) -> str:
             return f"Offer {id_[:4].hex()} of {len(chunks)} chunks"
         case Holds(id_):
             return f"Holds {id_[:4].hex()}"
+        case Acks(acks):
+            return f"Acks {' '.join(f'{ack.member} {ack.version}' for ack in acks)}"
         case PagesWanted(after, credit):
             return f"PagesWanted {credit} behind {_place(after)}"
         case PagesCredit(credit):

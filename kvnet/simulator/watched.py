@@ -13,9 +13,10 @@ from kvnet.simulator.checking import Checker, CheckFailed
 from kvnet.simulator.clients import Clients, NothingAcknowledgedIsLost
 from kvnet.simulator.disturbances import Disturbances
 from kvnet.simulator.expiry import ExpiredIsGone
-from kvnet.simulator.liveness import Deliveries, NoStorm, ParentLoops
+from kvnet.simulator.liveness import AckedInTime, Deliveries, NoStorm, ParentLoops
 from kvnet.simulator.node import SimulatedNode
 from kvnet.simulator.safety import (
+    AcksAreTrue,
     DurableBeforeSent,
     EpochsDiffer,
     EverythingIsBounded,
@@ -66,6 +67,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """Times that a replica was seen to hide a record that had expired and was there."""
     removed: int = 0
     """Expired records that a coordinator removed."""
+    acked: int = 0
+    """Writes at members of which the coordinator was to hear in time, and did."""
     converged_ms: float | None = None
     """From the heal, or from when the coordinator wrote again, until all that count were equal."""
     excuses: tuple[str, ...] = ()
@@ -183,6 +186,8 @@ class Watched(ABC):
         Looker(world)
         self.converged = Converged(world)
         self.deliveries = Deliveries(world, self.disturbances)
+        AcksAreTrue(world)
+        self.acked = AckedInTime(world, self.disturbances)
         self.faults: Breaker | None = None
         self.clients: Clients | None = None
         self.loops: ParentLoops | None = None
@@ -222,6 +227,7 @@ class Watched(ABC):
             until_ms=until_ms,
             large_share=drawn.large_share,
             brief_share=drawn.brief_share,
+            waited_share=drawn.waited_share,
         )
         lost = NothingAcknowledgedIsLost(self.world, self.disturbances, self.clients)
         self.faults = Breaker(self.world, self.disturbances, drawn.faults, rng=rng)
@@ -293,6 +299,7 @@ class Watched(ABC):
             altered=sum(sum(each.counts.values()) for each in self.faults.altering.values()) if self.faults else 0,
             hidden=self.expiry.hidden_count,
             removed=self.expiry.removed,
+            acked=self.acked.in_time,
             converged_ms=self._converged_ms,
             excuses=tuple(dict.fromkeys(self.disturbances.excuses)),
             ledger={

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kvnet.core.events import Effect, Event
 from kvnet.core.frames import Frame
-from kvnet.core.messages import Message
+from kvnet.core.messages import Ack, Message
 from kvnet.simulator.network import Direction
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ class Watcher:
     def on_durable(self, node: SimulatedNode, frames: Sequence[Frame]) -> None:
         """A coordinator's fsync of these frames is done, and nobody has heard of them."""
 
+    def on_acks(self, node: SimulatedNode, acks: Sequence[Ack]) -> None:
+        """A coordinator has heard these."""
+
     def on_sent(self, node: SimulatedNode, peer: str, messages: Sequence[Message]) -> None:
         """The node has handed these messages to a link."""
 
@@ -56,6 +59,7 @@ class Hooks:
         self.started: list[Callable[[SimulatedNode], None]] = []
         self.stopped: list[Callable[[SimulatedNode], None]] = []
         self.durable: list[Callable[[SimulatedNode, Sequence[Frame]], None]] = []
+        self.acks: list[Callable[[SimulatedNode, Sequence[Ack]], None]] = []
         self.sent: list[Callable[[SimulatedNode, str, Sequence[Message]], None]] = []
         self.look: list[Callable[[], None]] = []
 

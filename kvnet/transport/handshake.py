@@ -24,7 +24,7 @@ import msgpack
 
 from kvnet.errors import ProtocolError
 
-PROTOCOL_VERSION: Final = 3
+PROTOCOL_VERSION: Final = 4
 NONCE_BYTES: Final = 16
 START_ID_BYTES: Final = 8
 HANDSHAKE_BYTES_MAX: Final = 1024

@@ -26,6 +26,8 @@ from kvnet.core.messages import (
     PAGES_CREDIT_MAX,
     PATH_HOPS_MAX,
     PLACE_BYTES_MAX,
+    Ack,
+    Acks,
     Advert,
     Ask,
     Beacon,
@@ -83,6 +85,12 @@ NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
 HASHES = st.binary(min_size=16, max_size=16)
 POSITIONS = st.builds(Position, st.integers(0, EPOCH_MAX - 1), U64, HASHES)
 BEACONS = st.builds(BeaconId, st.integers(0, EPOCH_MAX - 1), U64)
+ACKS = st.builds(
+    Ack,
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=12),
+    BEACONS,
+    st.builds(Version, st.integers(0, EPOCH_MAX - 1), U64),
+)
 PATHS = (st.lists(NAMES, max_size=5) | st.just(["name"] * PATH_HOPS_MAX)).map(tuple)
 PLACES = (
     st.just(b"")
@@ -95,7 +103,7 @@ NAMES_OF_CHUNKS = st.lists(CHUNK_NAMES, min_size=1, max_size=5).map(tuple)
 
 MESSAGES = st.one_of(
     st.builds(Frames, st.lists(st.binary(max_size=50), max_size=4).map(tuple)),
-    st.builds(Beacon, BEACONS, U64, TENTHS, U32, TENTHS, TENTHS, PATHS),
+    st.builds(Beacon, BEACONS, U64, TENTHS, U32, TENTHS, TENTHS, PATHS, st.booleans()),
     st.builds(
         Advert, POSITIONS, BEACONS, TENTHS, PATHS, U32, st.booleans(), TENTHS, TENTHS, TENTHS, st.booleans()
     ),
@@ -106,6 +114,7 @@ MESSAGES = st.one_of(
     st.builds(Move),
     st.builds(Offer, HASHES, NAMES_OF_CHUNKS),
     st.builds(Holds, HASHES),
+    st.builds(Acks, st.lists(ACKS, max_size=5).map(tuple)),
     st.builds(PagesWanted, PLACES, CREDITS),
     st.builds(PagesCredit, CREDITS),
     st.builds(

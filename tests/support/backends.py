@@ -24,6 +24,7 @@ from kvnet.core.operations import (
     RollToken,
 )
 from kvnet.core.pieces import LargeRoom
+from kvnet.core.spread import Share, Spread
 from kvnet.core.usage import UsageMeter
 from kvnet.core.versions import Version
 from kvnet.errors import RequestError, StorageDamaged
@@ -86,6 +87,11 @@ class FakeNode:
         self.usage = UsageMeter()
         self.usage.turn(NOW_S)
         self.damages: list[StorageDamaged] = []
+        self.waited: list[bool] = []
+        """Of each write, whether it was said that its spread will be asked for."""
+        self.spreads: list[tuple[Version, Share, float]] = []
+        self.told_spread = Spread(complete=True, applied=2, of=2, missing=(), took_ms={"fra": 0.0, "per": 81.26})
+        """What is told of how far a write has spread."""
         self.waits: list[tuple[Version, float]] = []
         self.fresh_waits: list[tuple[float, float]] = []
         self.becomes_fresh = False
@@ -134,7 +140,14 @@ class FakeNode:
         self.questions.append((question, head_only, at_least, staleness_ms))
         return self.relayed
 
-    async def write(self, operations: Sequence[Operation], request_id: bytes | None) -> WriteResult:
+    async def spread(self, version: Version, share: Share, timeout_ms: float) -> Spread:
+        self.spreads.append((version, share, timeout_ms))
+        return self.told_spread
+
+    async def write(
+        self, operations: Sequence[Operation], request_id: bytes | None, *, waited: bool = False
+    ) -> WriteResult:
+        self.waited.append(waited)
         refusal = self.refusals.pop(0) if self.refusals else self.refusal
         if refusal is not None:
             raise refusal

@@ -81,9 +81,3 @@ async def test_read_waits_for_the_beacon_that_makes_its_view_new_enough(api, ns)
     assert staleness_ms == 600
     assert 0 < timeout_ms <= 250
     assert api.node.questions == []
-
-
-async def test_waiting_for_other_pops_is_refused_rather_than_ignored(api, ns):
-    assert (await api("PUT", f"{ns}/values/k", b"v", KV_Wait="all")).error[:2] == (400, 10001)
-    assert api.node.written == []
-    assert (await api("PUT", f"{ns}/values/k", b"v", KV_Wait="local")).status == 200

@@ -10,11 +10,12 @@ import pytest
 
 from kvnet.core import messages
 from kvnet.core.entries import Delete
-from kvnet.core.frames import FRAME_BYTES_MAX, HEADER_BYTES, cut_frame, read_span
+from kvnet.core.frames import EPOCH_MAX, FRAME_BYTES_MAX, HEADER_BYTES, cut_frame, read_span
 from kvnet.core.messages import (
     CHECKSUM_BYTES,
     CHUNKS_OFFERED_MAX,
     CHUNKS_WANTED_MAX,
+    MEMBER_CHARACTERS_MAX,
     PAGES_CREDIT_MAX,
     PATH_HOPS_MAX,
     PLACE_BYTES_MAX,
@@ -32,7 +33,7 @@ def decode(body: Any) -> list[Message]:
 @pytest.mark.parametrize("tenths", [-(1 << 63), (1 << 53) + 1, (1 << 64) - 1])
 def test_a_time_that_could_not_be_passed_on_is_the_peers_fault(at: int, tenths: int) -> None:
     """Such a beacon stopped whoever took it: with its own latency added it fitted no integer any more."""
-    fields: list[Any] = [1, 1, 1, 0, 0, 500, 0, 0, []]
+    fields: list[Any] = [1, 1, 1, 0, 0, 500, 0, 0, [], False]
     assert decode([fields])
     fields[at] = tenths
     with pytest.raises(ProtocolError, match="time"):
@@ -53,9 +54,11 @@ def test_a_time_that_could_not_be_passed_on_is_the_peers_fault(at: int, tenths: 
         [[6, 4, 1, 1, bytes(16), 1]],
         [[6, 1, 1, 1, bytes(16), -1]],
         [[0, "text"]],
-        [[1, 1, 1, 1, 1, 1, 1, 1, ["x"] * (PATH_HOPS_MAX + 1)]],
-        [[1, 1, 1, 1, 1, 1, 1, 1, [b"x"]]],
-        [[1, 1, 1, -1, 1, 1, 1, 1, []]],
+        [[1, 1, 1, 1, 1, 1, 1, 1, ["x"] * (PATH_HOPS_MAX + 1), True]],
+        [[1, 1, 1, 1, 1, 1, 1, 1, [b"x"], True]],
+        [[1, 1, 1, 1, 1, 1, 1, 1, [], 1]],
+        [[1, 1, 1, 1, 1, 1, 1, 1, []]],
+        [[1, 1, 1, -1, 1, 1, 1, 1, [], True]],
         [[8, bytes(15), bytes(32)]],
         [[8, bytes(16)]],
         [[8, bytes(16), bytes(31)]],
@@ -76,6 +79,15 @@ def test_a_time_that_could_not_be_passed_on_is_the_peers_fault(at: int, tenths: 
         [[14]],
         [[14, "text"]],
         [[14, *[bytes(32)] * (CHUNKS_WANTED_MAX + 1)]],
+        [[17, "fra"]],
+        [[17, ["fra", 1, 1, 1]]],
+        [[17, ["", 1, 1, 1, 1]]],
+        [[17, ["x" * (MEMBER_CHARACTERS_MAX + 1), 1, 1, 1, 1]]],
+        [[17, [b"fra", 1, 1, 1, 1]]],
+        [[17, ["fra", 1, -1, 1, 1]]],
+        [[17, ["fra", EPOCH_MAX, 1, 1, 1]]],
+        [[17, ["fra", 1, 1, EPOCH_MAX, 1]]],
+        [[17, ["fra", 1, 1, 1, -1]]],
         [[15, bytes(31), b""]],
         [[15, bytes(32), "text"]],
         [[16, b""]],

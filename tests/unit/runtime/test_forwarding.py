@@ -12,10 +12,11 @@ from aiohttp import web
 from kvnet.core.manifest import CHUNK_BYTES
 from kvnet.core.operations import DeleteValue, PutLargeValue, PutValue, to_wire
 from kvnet.core.pieces import LargeRoom
+from kvnet.core.spread import Share, Spread
 from kvnet.core.versions import Version
 from kvnet.errors import RequestError
 from kvnet.runtime import forwarding
-from kvnet.runtime.forwarding import PATH, Forwarder, WriteDesk
+from kvnet.runtime.forwarding import PATH, SPREAD_PATH, Forwarder, WriteDesk
 from kvnet.topology.wan import Wan
 from kvnet.transport.signing import HEADER, BodyDigest, sign
 from tests.support.large import large_value
@@ -23,6 +24,8 @@ from tests.support.peers import identity, topology, until
 
 NAMESPACE = b"n" * 16
 PUT = PutValue(NAMESPACE, b"key", b"value", b"", 0, 60)
+SPREAD = Spread(complete=False, applied=1, of=2, missing=("per",), took_ms={"fra": 1.5})
+HALF = Share.parse("50%")
 VALUE_BYTES_MAX = 2 * CHUNK_BYTES
 LARGE = large_value(2, last=100_000)
 PUT_LARGE = PutLargeValue(NAMESPACE, b"key", LARGE.manifest.pack(), b"{}", 0, 60, LARGE.chunks)
@@ -37,15 +40,27 @@ class Coordinator:
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.room = LargeRoom(2)
+        self.waited = []
+        self.spreads = []
+        self.told = []
         self.desk = WriteDesk(
             identity("coordinator", start=2),
             ("fra", "ams"),
             self.write,
+            self.spread,
             value_bytes_max=VALUE_BYTES_MAX,
             room=self.room,
         )
 
-    async def write(self, operations, request_id):
+    async def spread(self, version, share, timeout_ms):
+        self.spreads.append((version, share, timeout_ms))
+        answer = self.told.pop(0) if self.told else SPREAD
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def write(self, operations, request_id, waited):
+        self.waited.append(waited)
         self.taken.append((list(operations), request_id))
         await self.go_on.wait()
         answer = self.answers.pop(0) if self.answers else Version(1, len(self.taken))
@@ -57,7 +72,11 @@ class Coordinator:
 @pytest.fixture
 async def coordinator(peers):
     made = Coordinator()
-    await peers.listen("coordinator", made.desk.handle)
+
+    async def handle(request):
+        return await (made.desk.handle_spread if request.path == SPREAD_PATH else made.desk.handle)(request)
+
+    await peers.listen("coordinator", handle)
     return made
 
 
@@ -250,11 +269,13 @@ async def post(peers, body: bytes, **signed_as):
         b"",
         b"\xc1",
         msgpack.packb([1, 2]),
-        msgpack.packb({"operations": [], "request_id": b"id"}),
-        msgpack.packb({"operations": [to_wire(PUT)], "request_id": b""}),
-        msgpack.packb({"operations": [[99, b"what"]], "request_id": b"id"}),
-        msgpack.packb({"operations": ["text"], "request_id": b"id"}),
-        msgpack.packb({"operations": [7], "request_id": b"id"}),
+        msgpack.packb({"operations": [], "request_id": b"id", "waited": False}),
+        msgpack.packb({"operations": [to_wire(PUT)], "request_id": b"", "waited": False}),
+        msgpack.packb({"operations": [[99, b"what"]], "request_id": b"id", "waited": False}),
+        msgpack.packb({"operations": ["text"], "request_id": b"id", "waited": False}),
+        msgpack.packb({"operations": [7], "request_id": b"id", "waited": False}),
+        msgpack.packb({"operations": [to_wire(PUT)], "request_id": b"id", "waited": 1}),
+        msgpack.packb({"operations": [to_wire(PUT)], "request_id": b"id"}),
     ],
 )
 async def test_a_malformed_write_is_refused_and_nothing_happens(peers, coordinator, body):
@@ -320,7 +341,7 @@ async def test_more_writes_than_are_sequenced_at_once_are_refused(forwarder, coo
 
 
 def large_body(operations=(PUT_LARGE,), chunks=LARGE.chunks) -> bytes:
-    head = {"operations": [to_wire(operation) for operation in operations], "request_id": b"id"}
+    head = {"operations": [to_wire(operation) for operation in operations], "request_id": b"id", "waited": False}
     return b"".join(map(msgpack.packb, (head, *chunks)))
 
 
@@ -362,3 +383,84 @@ async def test_a_large_value_is_refused_before_it_is_read_when_its_signature_is_
     status, answer = await post_large(peers, large_body(), told=sha256(b"another").hexdigest())
     assert (status, answer["error"]["definite"]) == (400, True)
     assert coordinator.taken == []
+
+
+# -- how far a write has spread ---------------------------------------------------------------------------
+
+
+async def test_the_coordinator_is_told_at_once_that_a_write_will_be_waited_for(forwarder, coordinator):
+    await forwarder.write([PUT], waited=True)
+    await forwarder.write([PUT])
+    await forwarder.write([PUT_LARGE], waited=True)
+    assert coordinator.waited == [True, False, True]
+
+
+async def test_a_writes_spread_is_what_the_coordinator_says(forwarder, coordinator):
+    assert await forwarder.spread(Version(3, 77), HALF, 1000) == SPREAD
+    [(version, share, timeout_ms)] = coordinator.spreads
+    assert (version, share) == (Version(3, 77), HALF)
+    assert 900 < timeout_ms <= 1000, "the way there and back is part of the time"
+
+
+async def test_a_coordinator_that_refuses_is_asked_again_until_the_time_is_over(forwarder, coordinator, impatient):
+    coordinator.told = [RequestError(503, 20010, "starting"), RequestError(503, 20010, "starting")]
+    assert await forwarder.spread(Version(3, 77), HALF, 20_000) == SPREAD
+    assert len(coordinator.spreads) == 3
+    coordinator.told = [RequestError(503, 20010, "stopping")] * 1000
+    assert await forwarder.spread(Version(3, 77), HALF, 50) is None
+
+
+async def test_nothing_is_known_of_a_writes_spread_when_the_coordinator_cannot_be_asked(
+    peers, coordinator, waits, impatient
+):
+    wan = Wan(topology())
+    wan.cut("coordinator", "fra")
+    assert await forwarder_of(peers, waits, wan=wan).spread(Version(1, 1), HALF, 20) is None
+
+
+async def test_the_number_of_writes_whose_spread_is_waited_for_is_bounded(forwarder, coordinator, monkeypatch):
+    monkeypatch.setattr(forwarding, "WAITED_MAX", 1)
+    held = asyncio.Event()
+
+    async def hold(version, share, timeout_ms):
+        coordinator.spreads.append(version)
+        await held.wait()
+        return SPREAD
+
+    coordinator.desk._spread = hold
+    waiting = asyncio.ensure_future(forwarder.spread(Version(1, 1), HALF, 20_000))
+    await until(lambda: coordinator.spreads)
+    assert await forwarder.spread(Version(1, 2), HALF, 20_000) is None
+    held.set()
+    assert await waiting == SPREAD
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        7,
+        {"version": [1, 1], "share": 1000},
+        {"version": [1], "share": 1000, "timeout_ms": 1},
+        {"version": [1, 1], "share": 0, "timeout_ms": 1},
+        {"version": [1, 1], "share": 100_001, "timeout_ms": 1},
+        {"version": [1, 1], "share": 1000, "timeout_ms": -1},
+        {"version": [1, 1], "share": 1000, "timeout_ms": forwarding.SPREAD_MS_MAX + 1},
+        {"version": [1, 1], "share": 1000, "timeout_ms": 1, "more": bytes(forwarding.SPREAD_BYTES_MAX)},
+    ],
+)
+async def test_a_malformed_question_after_a_spread_is_refused(peers, coordinator, asked):
+    body = msgpack.packb(asked)
+    headers = {HEADER: sign(identity("fra"), "POST", SPREAD_PATH, body)}
+    url = peers.urls["coordinator"] + SPREAD_PATH
+    async with peers.session.post(url, data=body, headers=headers) as response:
+        assert response.status in {400, 413}
+    assert coordinator.spreads == []
+
+
+async def test_whoever_is_no_node_hears_nothing_of_a_writes_spread(peers, coordinator):
+    body = msgpack.packb({"version": [1, 1], "share": 1000, "timeout_ms": 1})
+    url = peers.urls["coordinator"] + SPREAD_PATH
+    for headers in ({}, {HEADER: sign(identity("fra", secret=b"another"), "POST", SPREAD_PATH, body)}):
+        async with peers.session.post(url, data=body, headers=headers) as response:
+            assert response.status == 401
+    assert coordinator.spreads == []
