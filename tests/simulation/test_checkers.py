@@ -10,11 +10,13 @@ from msgspec.structs import replace
 
 from kvnet.core.bootstrap import Bootstrap
 from kvnet.core.entries import Delete, Put
-from kvnet.core.events import Apply
+from kvnet.core.events import Apply, ReceiptsWanted
 from kvnet.core.frames import Frame, read_frame
 from kvnet.core.lateness import Lateness
-from kvnet.core.messages import Frames
+from kvnet.core.messages import Ack, Frames
 from kvnet.core.overlay import Overlay
+from kvnet.core.receipts import Receipts
+from kvnet.core.replica import Replica
 from kvnet.core.root import Root
 from kvnet.core.state import Neighbour
 from kvnet.core.stream import Stream
@@ -29,10 +31,11 @@ from kvnet.simulator.desk import CrashPoint, Desk
 from kvnet.simulator.disk import SimulatedDisk
 from kvnet.simulator.disturbances import Disturbances
 from kvnet.simulator.faults import AnyFault, Crash, CrashInCommit, FlippedBit, FullDisk, Loss, Partition, Pause
-from kvnet.simulator.liveness import Deliveries, NoStorm, ParentLoops
+from kvnet.simulator.liveness import AckedInTime, Deliveries, NoStorm, ParentLoops
 from kvnet.simulator.records import Records
 from kvnet.simulator.run import Run
 from kvnet.simulator.safety import (
+    AcksAreTrue,
     DurableBeforeSent,
     EpochsDiffer,
     EverythingIsBounded,
@@ -73,6 +76,12 @@ def write_keys(world: World, duration_ms: float, *, keys: int = 3) -> Clients:
     )
     world.run_until(world.now + duration_ms)
     return clients
+
+
+def want_receipts(world: World, duration_ms: float) -> None:
+    """Have the coordinator hear what members have, from now on."""
+    root = world.root
+    root.feed(ReceiptsWanted(root.clock_ms() + duration_ms))
 
 
 # -- safety --------------------------------------------------------------------------------------------------
@@ -413,6 +422,52 @@ def test_a_node_that_stays_on_an_abandoned_history_lacks_the_writes_of_the_new_o
     assert deliveries.ledger.in_time == 9
 
 
+def test_an_ack_of_what_readers_do_not_see_yet_is_caught_at_its_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told when the frame comes, not when it is applied: a disk that is full shows the difference."""
+    world = a_world()
+    AcksAreTrue(world)
+    start(world)
+    settle(world)
+    victim = edges_of(world)[3]
+    on_frames = Replica._on_frames
+
+    def tell_early(core: Replica, peer: str, message: Frames) -> None:
+        on_frames(core, peer, message)
+        receipts = core.receipts
+        if core.name == victim and receipts._life is not None:
+            receipts._note(Ack(victim, receipts._life, core.state.tip.version))
+
+    monkeypatch.setattr(Replica, "_on_frames", tell_early)
+    want_receipts(world, 60_000)
+    write_for(world, 500)
+    world.nodes[victim].disk.is_full = True
+    failure = caught(lambda: write_for(world, 2000), AcksAreTrue)
+    assert failure.node == victim
+    assert failure.seq > world.nodes[victim].disk.position.seq
+
+
+def test_a_node_that_keeps_its_acks_to_itself_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = a_world()
+    acked = AckedInTime(world, Disturbances(world))
+    start(world)
+    settle(world)
+    victim = min(edges_of(world), key=lambda name: len(world.nodes[name].core.state.children))
+    tell = Receipts.tell
+
+    def keep_silent(receipts: Receipts) -> None:
+        if receipts.state.config.name != victim:
+            tell(receipts)
+
+    want_receipts(world, 120_000)
+    write_for(world, 2000)
+    world.run_until(world.now + acked.patience_ms)
+    judged = acked.in_time
+    assert judged >= 9 * 10
+    monkeypatch.setattr(Receipts, "tell", keep_silent)
+    failure = caught(lambda: write_for(world, 2 * acked.patience_ms), AckedInTime)
+    assert failure.node == victim
+
+
 def test_a_node_without_links_lacks_writes_for_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """That a node has no path of links once counted as an explanation: nothing could ever be unexplained."""
     world = a_world()
@@ -638,6 +693,8 @@ def test_a_run_in_which_nothing_is_planted_passes_and_was_looked_at(mode: Mode) 
         StalenessIsABound,
         EverythingIsBounded,
         Deliveries,
+        AcksAreTrue,
+        AckedInTime,
     }
     assert checkers[FoldOfAPrefix].looked > 30
     assert checkers[StalenessIsABound].looked > 30

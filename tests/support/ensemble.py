@@ -20,6 +20,7 @@ from typing import Any
 
 from kvnet.core.entries import Delete, Entry, Epoch
 from kvnet.core.events import (
+    AcksCame,
     Applied,
     Apply,
     AwaitWritable,
@@ -36,6 +37,7 @@ from kvnet.core.events import (
     OpenEpoch,
     PeerLost,
     PeerUp,
+    ReceiptsWanted,
     RefuseWrites,
     Report,
     Send,
@@ -43,7 +45,7 @@ from kvnet.core.events import (
     Started,
 )
 from kvnet.core.frames import Frame, cut_frame, read_frame
-from kvnet.core.messages import Advert, Ask, Beacon, BeaconId, Frames, Message, Refused, Subscribe
+from kvnet.core.messages import Ack, Acks, Advert, Ask, Beacon, BeaconId, Frames, Message, Refused, Subscribe
 from kvnet.core.replica import Replica
 from kvnet.core.state import NodeConfig
 from kvnet.core.versions import Version
@@ -108,6 +110,8 @@ class Ensemble:
         """Pairs that can't reach each other."""
         self.held: dict[tuple[str, str], list[Message]] = {}
         """What waits on its way, by sender and receiver."""
+        self.heard: dict[str, str] = {}
+        """The newest that the root has heard of each member."""
         self._under_way: deque[Callable[[], None]] = deque()
         self._lines: list[tuple[float, type, str]] = []
         if start:
@@ -184,6 +188,11 @@ class Ensemble:
         for _ in range(count):
             self._cut(self.journal(ROOT).position.epoch, Delete(bytes(16), b"key"))
             self._deliver()
+
+    def want_receipts(self, ms: float) -> None:
+        """Somebody waits, for so long at most, until members have a write."""
+        self._feed(ROOT, ReceiptsWanted(self.now + ms))
+        self._deliver()
 
     def wait(self, ms: float) -> None:
         """Let time pass, with all that happens in it."""
@@ -320,6 +329,9 @@ class Ensemble:
                 self._cut(epoch, Epoch(epoch, b"%016d" % self.now))
             case RefuseWrites(why):
                 self._note(name, RefuseWrites, f"refuses to write: {why}")
+            case AcksCame(acks):
+                self._note(name, AcksCame, f"hears {_told(acks)}")
+                self.heard |= {ack.member: str(ack.version) for ack in acks}
             case Report(what, detail):
                 self._note(name, Report, f"{what}: {detail}" if what == "late" else what)
 
@@ -369,10 +381,16 @@ def words(message: Message) -> str:
             return f"{'Ladder' * ladder}Ask({Version(epoch, seq)}, beacon {_id(beacon)})"
         case Subscribe(position, late):
             return f"Subscribe({position.version}{', late' * late})"
+        case Acks(acks):
+            return f"Acks({_told(acks)})"
         case Refused(reason, position, epoch):
             return f"Refused({reason.name}, {position.version}{f' of {epoch}' * (epoch != position.epoch)})"
         case _:
             return type(message).__name__
+
+
+def _told(acks: Sequence[Ack]) -> str:
+    return ", ".join(f"{ack.member} {ack.version}" for ack in acks)
 
 
 def _id(beacon: BeaconId) -> str:
