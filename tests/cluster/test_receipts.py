@@ -8,6 +8,7 @@ import os
 import signal
 
 import kvnet
+from kvnet.client import NewPair
 from tests.support.network import until
 
 
@@ -136,7 +137,7 @@ async def test_the_python_client_returns_a_receipt(network, client):
         assert (receipt.complete, receipt.applied, receipt.of, receipt.missing) == (True, 8, 8, ())
         assert receipt.took_ms.keys() == set(network.pops)
         assert (
-            await namespace.put_many([kvnet.NewPair("a", b"1"), kvnet.NewPair("b", b"2")], wait="50%")
+            await namespace.put_many([NewPair(key="a", value=b"1"), NewPair(key="b", value=b"2")], wait="50%")
         ).complete
         assert (await namespace.delete("c", wait="all")).complete
 
