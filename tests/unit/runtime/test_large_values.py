@@ -15,6 +15,7 @@ from kvnet.errors import RequestError, StorageError, StorageFull
 from kvnet.limits import profile
 from kvnet.runtime.group_commit import GroupCommit
 from kvnet.runtime.large_values import BITE_CHUNKS, LargeValues
+from kvnet.storage import chunks
 from tests.support.large import large_value
 from tests.support.peers import until
 from tests.support.stores import open_store
@@ -60,6 +61,9 @@ class Desk:
             raise self.problems.pop()
         self.store.put_chunks(stored)
 
+    def lacking_chunks(self, names):
+        return self.store.lacking_chunks(names)
+
     def start(self, operation, request_id=None):
         return asyncio.ensure_future(self.large.write(operation, request_id))
 
@@ -96,6 +100,23 @@ async def test_chunks_are_durable_before_they_are_offered_and_held_by_all_before
     version = await writing
     stored = desk.store.get(NAMESPACE, b"k")
     assert (stored.version, stored.large, Manifest.unpack(stored.value)) == (version, True, VALUE.manifest)
+
+
+async def test_a_wall_that_is_set_forward_over_a_value_refuses_it_and_ends_nothing(desk):
+    """Its chunks are collected before any record names them; the entry once ended the coordinator."""
+    writing = desk.start(put())
+    offer = await desk.offered()
+    environment = desk.store.environment
+    with environment.write() as txn:
+        chunks.collect(txn, environment.chunk_databases, now_s=lambda: chunks.time() + 2 * chunks.UNREFERENCED_S)
+    assert desk.store.lacking_chunks(offer.chunks)
+    desk.large.settle(offer.id)
+    assert (await refused(writing)).status == 503
+    assert desk.store.get(NAMESPACE, b"k") is None
+    assert not desk.broken
+    again = desk.start(put())
+    desk.large.settle((await desk.offered(2)).id)
+    assert (await again).seq > 1
 
 
 async def test_small_writes_go_on_between_the_bites(desk):
