@@ -26,6 +26,9 @@ from nodes.preflight import PortBlock
 ROOT: Final = Path(__file__).parents[2]
 DEADLINE_S: Final = 30.0
 PORT_BASE: Final = 28_000
+PORT_STRETCH: Final = 1200
+"""Ports from one pytest worker's base to the next one's: three blocks."""
+PORT_STRETCHES: Final = 4
 LOG_TAIL_BYTES: Final = 3000
 PROGRAM: Final = (sys.executable, "-m", "kvnet.cli.main")
 
@@ -47,8 +50,13 @@ def kvnet(*arguments: object, **variables: str) -> subprocess.CompletedProcess[s
 
 
 def free_port_base() -> int:
-    """Return the first port of a block for a dozen nodes, away from where networks look for one by themselves."""
-    block = PortBlock.next_free(load("world-2018").with_pops(12).with_port_base(PORT_BASE))
+    """Return the first port of a block for a dozen nodes, away from where networks look for one by themselves.
+
+    Nobody holds it until its network is up, so workers of pytest that start one at once look in different places.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    base = PORT_BASE + worker % PORT_STRETCHES * PORT_STRETCH
+    block = PortBlock.next_free(load("world-2018").with_pops(12).with_port_base(base))
     block.release()
     return block.topology.listen.port_base
 
