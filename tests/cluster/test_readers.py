@@ -95,6 +95,23 @@ def essence(answer: Answer) -> tuple[Any, ...]:
     )
 
 
+async def test_what_ps_tells_is_what_the_launcher_knows_and_what_each_process_takes(
+    network: Network, pop: str
+) -> None:
+    await complete(network, pop)
+    told = {
+        node["name"]: node for node in json.loads(await asyncio.to_thread(network.kvnet, "ps", "--json"))["nodes"]
+    }
+    known = network.nodes()
+    assert {name: {what: told[name][what] for what in known[name]} for name in told} == known
+    assert len(told[pop]["readers"]) == READERS
+    for node in told.values():
+        assert node["pss_bytes"] > 0
+        assert node["cpu_percent"] >= 0
+    table = await asyncio.to_thread(network.kvnet, "ps")
+    assert re.search(rf"\b{pop}\b.*\bready\b.*\b{known[pop]['pid']}\b", table), table
+
+
 async def test_each_process_answers_every_read_alike(client: Client, lines: Lines, pop: str) -> None:
     await client.put(pop, "a%2Fb?expiration=4000000000", b"slashed")
     version = await written_through(client, pop, "k", b"value")

@@ -20,6 +20,7 @@ import aiohttp
 from kvnet.core.versions import Version
 from kvnet.topology.load import load
 from nodes.cluster import RunFolder
+from nodes.control import ControlClient
 from nodes.launcher import stop
 from nodes.preflight import PortBlock
 
@@ -109,7 +110,8 @@ class Network:
 
     def nodes(self) -> dict[str, dict[str, Any]]:
         """Return what the launcher knows of each node."""
-        return {node["name"]: node for node in json.loads(self.kvnet("ps", "--json"))["nodes"]}
+        with ControlClient(self.folder.control_socket) as launcher:
+            return {node["name"]: node for node in launcher.ask("status")["nodes"]}
 
     @property
     def pops(self) -> list[str]:
