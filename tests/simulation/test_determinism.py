@@ -54,18 +54,19 @@ def test_the_same_seed_gives_the_same_trace_under_any_hash_seed(traces_of: Calla
     name = traces_of.__name__
     code = f"from tests.simulation.test_determinism import {name}; print({name}(7))"
     root = Path(__file__).parents[2]
-    traces = {
-        subprocess.run(
+    processes = [
+        subprocess.Popen(
             [sys.executable, "-c", code],
             env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(root)},
             cwd=root,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
-            check=True,
-        ).stdout.strip()
+        )
         for hash_seed in ("0", "1", "4242")
-    }
-    assert traces == {traces_of(7)}
+    ]
+    told = [process.communicate()[0].strip() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert set(told) == {traces_of(7)}
 
 
 def test_another_seed_gives_another_trace() -> None:
