@@ -21,10 +21,11 @@ FOUND_SOMETHING = [
     (Mode.SAFETY, 36),  # what a frozen process had under way went on long after it did
 ]
 """Modes and seeds that failed once; what they run into may have changed with the draw since."""
+NUMBERS = range(1, 3 * SEEDS + 1)
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-@pytest.mark.parametrize("number", range(1, 3 * SEEDS + 1))
+@pytest.mark.parametrize("number", NUMBERS)
 def test_every_property_holds_in_a_swarm(mode: Mode, number: int) -> None:
     outcome = run_seed(load("world-2018"), number, mode)
     assert not outcome.failed, f"{outcome.failed}: kvnet sim --swarm --seed {number} --mode {mode}"
@@ -32,7 +33,7 @@ def test_every_property_holds_in_a_swarm(mode: Mode, number: int) -> None:
     assert outcome.ledger["in time"] > 0
 
 
-@pytest.mark.parametrize(("mode", "number"), FOUND_SOMETHING)
+@pytest.mark.parametrize(("mode", "number"), [found for found in FOUND_SOMETHING if found[1] not in NUMBERS])
 def test_what_failed_once_holds(mode: Mode, number: int) -> None:
     outcome = run_seed(load("world-2018"), number, mode)
     assert not outcome.failed, f"{outcome.failed}: kvnet sim --swarm --seed {number} --mode {mode}"
