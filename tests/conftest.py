@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+import os
+from collections.abc import Generator
 
 import pytest
 from hypothesis import settings
@@ -10,26 +12,37 @@ from xdist.scheduler import LoadScopeScheduling
 settings.register_profile("any machine", deadline=None)  # a slow one has done nothing wrong
 settings.load_profile("any machine")
 
-NETWORKS = {"tests/cluster/": "cluster", "tests/conformance/": "clients", "tests/workers/": "clients"}
-"""By folder of tests that start networks, the group they belong to."""
+NETWORKS = {
+    "tests/cluster/test_launcher.py": "launcher",  # its nodes are fakes that cost nothing
+    "tests/cluster/": "cluster",
+    "tests/conformance/": "clients",
+    "tests/workers/": "clients",
+}
+"""By where tests are that start networks, the group they belong to; the first that fits."""
 
 
-class TwoNetworksAtMost(LoadScopeScheduling):
+class NetworksInGroups(LoadScopeScheduling):
     """Any worker takes any test, but each group of those that start networks stays on one: more would be slower.
 
-    Those of the clients mostly compute, those of the cluster mostly wait: two get along. Groups are the largest
+    Those of the clients mostly compute, those of the cluster mostly wait: these get along. Groups are the largest
     units and so the first to be handed out, each to a worker of its own.
 
     Not `--dist loadgroup`: that writes the group into `_nodeid`, which pytest 9.2 no longer reads.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return next((group for folder, group in NETWORKS.items() if nodeid.startswith(folder)), nodeid)
+        return next((group for where, group in NETWORKS.items() if nodeid.startswith(where)), nodeid)
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """Return one worker more than there are processors: the one with the cluster waits half of the time."""
+    return (yield) + ("PYTEST_XDIST_AUTO_NUM_WORKERS" not in os.environ)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TwoNetworksAtMost:
-    return TwoNetworksAtMost(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> NetworksInGroups:
+    return NetworksInGroups(config, log)
 
 
 def pytest_collection_finish() -> None:

@@ -24,8 +24,6 @@ from nodes.launcher import stop
 from nodes.preflight import PortBlock
 from tests.support.fake_nodes import MAINS
 
-pytestmark = pytest.mark.xdist_group("networks")
-
 DEADLINE_S = 30.0
 ROOT = Path(__file__).parents[2]
 TOPOLOGY = load("world-2018").with_pops(3)
