@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 from collections.abc import Generator
 
 import pytest
@@ -12,31 +13,33 @@ from xdist.scheduler import LoadScopeScheduling
 settings.register_profile("any machine", deadline=None)  # a slow one has done nothing wrong
 settings.load_profile("any machine")
 
-NETWORKS = {
-    "tests/cluster/test_launcher.py": "launcher",  # its nodes are fakes that cost nothing
-    "tests/cluster/": "cluster",
-    "tests/conformance/": "clients",
-    "tests/workers/": "clients",
-}
-"""By where tests are that start networks, the group they belong to; the first that fits."""
+NETWORKS = (
+    (re.compile("tests/(conformance|workers)/"), "clients"),
+    (re.compile("tests/cluster/test_launcher"), "launcher"),  # its nodes are fakes
+    (re.compile("tests/cluster/test_[a-m]"), "cluster, a to m"),
+    (re.compile("tests/cluster/"), "cluster, n to z"),
+)
+"""By where tests are that start networks, the group they belong to; the first that fits.
+
+No group takes much longer than another, so that all are over while there are single tests left to fill the end."""
 
 
 class NetworksInGroups(LoadScopeScheduling):
-    """Any worker takes any test, but each group of those that start networks stays on one: more would be slower.
+    """Any worker takes any test, but each group of those that start networks stays on one.
 
-    Those of the clients mostly compute, those of the cluster mostly wait: these get along. Groups are the largest
+    So there are never more networks at once than groups, however many workers there are. Groups are the largest
     units and so the first to be handed out, each to a worker of its own.
 
     Not `--dist loadgroup`: that writes the group into `_nodeid`, which pytest 9.2 no longer reads.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return next((group for where, group in NETWORKS.items() if nodeid.startswith(where)), nodeid)
+        return next((group for where, group in NETWORKS if where.match(nodeid)), nodeid)
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
-    """Return one worker more than there are processors: the one with the cluster waits half of the time."""
+    """Return one worker more than there are processors: those with networks often wait."""
     return (yield) + ("PYTEST_XDIST_AUTO_NUM_WORKERS" not in os.environ)
 
 
