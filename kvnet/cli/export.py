@@ -13,6 +13,7 @@ from typing import Annotated, BinaryIO, Final
 import typer
 
 from kvnet.cli.connection import (
+    FromOption,
     NamespaceArgument,
     NearOption,
     PopOption,
@@ -46,6 +47,7 @@ def export(
     ] = "-",
     prefix: Annotated[str, typer.Option("--prefix", help="Only keys that start so.")] = "",
     near: NearOption = None,
+    from_: FromOption = None,
     pop: PopOption = None,
     data: DataOption = DATA_DEFAULT,
 ) -> None:
@@ -57,7 +59,7 @@ def export(
     at_once = concurrency(limits_of(data).value_bytes_max)
 
     async def run(file: BinaryIO) -> tuple[int, int]:
-        async with open_network(data, near, pop) as net:
+        async with open_network(data, near, pop, from_) as net:
             source = net.namespace(checked_text(namespace, "namespace"))
             await source.id()
             return await _export(source, checked_text(prefix, "prefix"), file, at_once)

@@ -15,6 +15,7 @@ from typing import Annotated, BinaryIO, Final
 import typer
 
 from kvnet.cli.connection import (
+    FromOption,
     NamespaceArgument,
     NearOption,
     PopOption,
@@ -67,6 +68,7 @@ def import_(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every line and store nothing.")] = False,
     near: NearOption = None,
+    from_: FromOption = None,
     pop: PopOption = None,
     data: DataOption = DATA_DEFAULT,
     json_: JsonOption = False,
@@ -87,7 +89,7 @@ def import_(
                 source.seek(0)
 
             async def run() -> Counts:
-                async with open_network(data, near, pop) as net:
+                async with open_network(data, near, pop, from_) as net:
                     target = await _target(net, namespace, create=create)
                     return await _Import(target, limits).run(source)
 

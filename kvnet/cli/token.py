@@ -14,7 +14,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from kvnet.cli.connection import NearOption, PopOption, checked_text, open_network, print_json
+from kvnet.cli.connection import FromOption, NearOption, PopOption, checked_text, open_network, print_json
 from kvnet.cli.options import DATA_DEFAULT, DataOption, JsonOption
 from kvnet.cli.output import print_report
 from kvnet.client import Network, TokenInfo
@@ -42,6 +42,7 @@ def create(
         str | None, typer.Option("--expires", help="90d, 12h, or a date such as 2030-01-31.", show_default="never")
     ] = None,
     near: NearOption = None,
+    from_: FromOption = None,
     pop: PopOption = None,
     data: DataOption = DATA_DEFAULT,
     json_: JsonOption = False,
@@ -51,7 +52,7 @@ def create(
     only = [checked_text(each, "namespace") for each in namespace or ()]
 
     async def run() -> tuple[TokenInfo, str]:
-        async with open_network(data, near, pop, as_admin=True) as net:
+        async with open_network(data, near, pop, from_, as_admin=True) as net:
             return await net.create_token(
                 checked_text(name, "name"), scope=str(scope), namespaces=only, expires_on=expires_on
             )
@@ -63,6 +64,7 @@ def create(
 @app.command("list")
 def list_tokens(
     near: NearOption = None,
+    from_: FromOption = None,
     pop: PopOption = None,
     data: DataOption = DATA_DEFAULT,
     json_: JsonOption = False,
@@ -70,7 +72,7 @@ def list_tokens(
     """Show every token by name, without its secret."""
 
     async def run() -> tuple[list[TokenInfo], dict[str, str]]:
-        async with open_network(data, near, pop, as_admin=True) as net:
+        async with open_network(data, near, pop, from_, as_admin=True) as net:
             tokens = await net.tokens()
             namespaces = await net.namespaces() if any(token.namespaces for token in tokens) else []
             return tokens, {namespace.id: namespace.title for namespace in namespaces}
@@ -99,6 +101,7 @@ def list_tokens(
 def roll(
     token: TokenArgument,
     near: NearOption = None,
+    from_: FromOption = None,
     pop: PopOption = None,
     data: DataOption = DATA_DEFAULT,
     json_: JsonOption = False,
@@ -106,7 +109,7 @@ def roll(
     """Give a token another secret, and print it; the one before is refused from then on."""
 
     async def run() -> str:
-        async with open_network(data, near, pop, as_admin=True) as net:
+        async with open_network(data, near, pop, from_, as_admin=True) as net:
             return await net.roll_token(await _own(net, token))
 
     secret = asyncio.run(run())
@@ -118,6 +121,7 @@ def revoke(
     token: TokenArgument,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
     near: NearOption = None,
+    from_: FromOption = None,
     pop: PopOption = None,
     data: DataOption = DATA_DEFAULT,
 ) -> None:
@@ -126,7 +130,7 @@ def revoke(
         typer.confirm(f"Revoke {token!r}?", abort=True, err=True)
 
     async def run() -> None:
-        async with open_network(data, near, pop, as_admin=True) as net:
+        async with open_network(data, near, pop, from_, as_admin=True) as net:
             await net.revoke_token(await _own(net, token))
 
     asyncio.run(run())

@@ -50,7 +50,7 @@ async def test_a_token_is_good_everywhere_and_refused_everywhere_also_without_th
         network.kvnet("start", "coordinator")
     network.kvnet("restart", network.pops[-1])
     await everywhere(client, rolled, 404)
-    listed = {each["name"]: each for each in token(network, "list")}
+    listed = {each["name"]: each for each in token(network, "list", "--from", "Lisbon")}
     assert {"reader", "stranger"} <= set(listed)
     assert "other" not in listed
     assert listed["reader"]["namespaces"] != listed["stranger"]["namespaces"]

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from kvnet.client.directory import Edge
+from kvnet.client.distance import Distance
+from kvnet.topology.geography import find_place
+from kvnet.topology.load import dump_yaml, load
 from tests.support.fake_edge import ACCOUNT, TOKEN, FakeEdge, FakeStore
 
 
@@ -49,3 +54,17 @@ def network(tmp_path: Path) -> Iterator[RunningNetwork]:
     yield RunningNetwork(tmp_path, edge, store)
     loop.call_soon_threadsafe(ended.set)
     thread.join()
+
+
+@pytest.fixture
+def lisbon_ms(network: RunningNetwork) -> float:
+    """The network has a topology without jitter, by which a request from Lisbon takes so many ms."""
+    world = load("world-2018")
+    topology = replace(
+        world,
+        pops=(world.pop("nrt"),),
+        coordinator=replace(world.coordinator, place="nrt"),
+        wan=replace(world.wan, jitter_sigma=0.0),
+    )
+    (network.data / "topology.yaml").write_text(dump_yaml(topology))
+    return Distance(topology, find_place("Lisbon", world.pops)).expected_ms(Edge("nrt", network.edge.url))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import typer
@@ -61,6 +62,21 @@ def test_export_goes_to_standard_output_in_the_order_of_the_keys(kvnet):
         {"key": "b1", "value": "b1"},
         {"key": "b2", "value": "b2"},
     ]
+
+
+@pytest.mark.parametrize("command", ["export", "import"])
+def test_from_a_city_each_request_takes_as_long_as_from_there(kvnet, lisbon_ms, command):
+    began = time.monotonic()
+    told = kvnet(command, "settings", "--from", "Lisbon", stdin=lines({"key": "a", "value": "1"}))
+    assert told.exit_code == 0, told.output
+    assert (time.monotonic() - began) * 1000 > lisbon_ms > 190, "a sleep is never shorter than asked for"
+
+
+@pytest.mark.parametrize("command", ["export", "import"])
+def test_a_city_that_is_none_is_told_with_one_that_is(kvnet, command):
+    told = kvnet(command, "settings", "--from", "Tokio", stdin=b"")
+    assert isinstance(told.exception, ConfigError)
+    assert "Tokyo" in str(told.exception)
 
 
 def test_a_failed_export_leaves_no_file(kvnet, tmp_path):
