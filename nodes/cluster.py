@@ -7,6 +7,7 @@
     truth.json      which PoPs are up, for the monitor
     control.sock    the launcher's ear while it runs; launcher.pid is locked as long
     <node>/         each node's data and log
+    workers/        what Workers that run here were started with; it holds a token
 
 Files that others read are whole at every moment.
 """
@@ -32,6 +33,7 @@ from nodes.files import PRIVATE, replace_file, sync_folder
 
 SECRET_BYTES_MIN: Final = 16
 SCOPES: Final = ("admin", "write", "read")
+WORKERS: Final = "workers"
 Pids = Mapping[str, int | None]
 
 
@@ -203,7 +205,7 @@ class RunFolder:
         return secret
 
     def wipe(self) -> None:
-        """Delete the network's files and its nodes' folders, nothing else; results in `runs` stay.
+        """Delete the network's files, its nodes' folders and its Workers', nothing else; results in `runs` stay.
 
         Raises:
             ConfigError: the folder has files but no network.
@@ -215,7 +217,7 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} is not a run folder of kvnet, nothing was deleted; name one with --data"
             )
-        names = {COORDINATOR, MONITOR}
+        names = {COORDINATOR, MONITOR, WORKERS}
         with suppress(ConfigError):  # one of the two files may be what is damaged, and wiping its cure
             names.update(self.cluster()["pops"])
         with suppress(ConfigError):

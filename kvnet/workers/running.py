@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from kvnet.errors import ConfigError, KvnetError
+from nodes.cluster import WORKERS
 from nodes.files import PRIVATE, replace_file
 
-FOLDER: Final = "workers"
 FILE: Final = "running.json"
 
 
@@ -39,7 +39,7 @@ class WorkerFolder:
 
     def __init__(self, data: Path, name: str) -> None:
         self.name = name
-        self.path = data / FOLDER / name
+        self.path = data / WORKERS / name
         self.configuration = self.path / "config.capnp"
         self.bundle = self.path / "bundle"
         self.running = self.path / FILE
@@ -108,7 +108,7 @@ def find_running(data: Path, name: str | None) -> Running:
         ConfigError: several run and none is named.
         KvnetError: none runs, or none of that name.
     """
-    found = [running for file in sorted((data / FOLDER).glob(f"*/{FILE}")) if (running := read_running(file))]
+    found = [running for file in sorted((data / WORKERS).glob(f"*/{FILE}")) if (running := read_running(file))]
     names = ", ".join(running.name for running in found)
     if not found:
         raise KvnetError("no Worker runs here: `kvnet workers dev SCRIPT` starts one")

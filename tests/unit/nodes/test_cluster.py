@@ -10,6 +10,7 @@ import pytest
 from kvnet.errors import ConfigError
 from kvnet.topology.load import load
 from kvnet.topology.schema import Topology
+from kvnet.workers.running import WorkerFolder
 from nodes.cluster import FolderInUse, RunFolder
 
 
@@ -146,6 +147,16 @@ def test_wipe_deletes_the_network_and_nothing_else(folder, topology):
     mine.write_text("keep me")
     folder.wipe()
     assert sorted(path.name for path in folder.path.iterdir()) == ["notes.txt", "runs"]
+
+
+def test_wipe_deletes_what_workers_were_started_with(folder, topology):
+    """Their configuration holds a token of the network that is gone."""
+    folder.claim(topology, {})
+    worker = WorkerFolder(folder.path, "app")
+    with worker.claimed():
+        worker.configuration.write_text(folder.identity().tokens["write"])
+    folder.wipe()
+    assert list(folder.path.iterdir()) == []
 
 
 def test_wipe_leaves_a_folder_that_is_not_ours_alone(tmp_path):
