@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from nodes.cluster import WORKERS
 from nodes.files import PRIVATE, replace_file
 
 FILE: Final = "running.json"
+LOCK: Final = "lock"
+FLOCK: Final = struct.Struct("@hhqqi4x")
+"""`struct flock` of Linux: type, whence, start, length, and a pid that must be 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,9 @@ class WorkerFolder:
             OSError: the disk refused.
         """
         self.make()
-        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, PRIVATE)
+        lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, PRIVATE)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.fcntl(lock, fcntl.F_OFD_SETLK, _exclusive())
         except BlockingIOError:
             os.close(lock)
             running = read_running(self.running)
@@ -91,14 +95,28 @@ class WorkerFolder:
 
 
 def read_running(file: Path) -> Running | None:
-    """Return what a file tells of a Worker, None if it doesn't run any more."""
+    """Return what a file tells of a Worker, None if it doesn't run any more.
+
+    Whether it runs, its lock says: the pid may be another process's by now.
+    """
     try:
         told = json.loads(file.read_bytes())
         running = Running(str(told["name"]), int(told["pid"]), dict(told["pops"]))
-        os.kill(running.pid, 0)
+        return running if _is_locked(file.with_name(LOCK)) else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    return running
+
+
+def _is_locked(file: Path) -> bool:
+    """Whether somebody holds the lock, asked without taking it: who looks must not keep others from starting."""
+    with file.open("rb+") as lock:
+        found = FLOCK.unpack(fcntl.fcntl(lock, fcntl.F_OFD_GETLK, _exclusive()))
+    return bool(found[0] != fcntl.F_UNLCK)
+
+
+def _exclusive() -> bytes:
+    """Return what describes a lock on a whole file; it belongs to the open file, not to the process."""
+    return FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
 def find_running(data: Path, name: str | None) -> Running:

@@ -41,6 +41,32 @@ def test_one_that_has_gone_without_a_word_is_not_running(tmp_path):
     assert find_running_names(tmp_path) == []
 
 
+def test_one_whose_pid_is_another_processs_now_is_not_running(tmp_path):
+    """Killed, it leaves its file; and the system gives pids again."""
+    folder = WorkerFolder(tmp_path, "app")
+    with folder.claimed():
+        folder.tell(POPS)
+        left = folder.running.read_bytes()
+    folder.running.write_bytes(left)
+    os.kill(json.loads(left)["pid"], 0)  # which somebody has
+    assert find_running_names(tmp_path) == []
+    with folder.claimed():
+        folder.tell(POPS)
+        assert find_running_names(tmp_path) == ["app"]
+
+
+def test_looking_takes_no_lock_and_gives_none_up(tmp_path):
+    folder = WorkerFolder(tmp_path, "app")
+    with folder.claimed():
+        folder.tell(POPS)
+        assert find_running_names(tmp_path) == ["app"]
+        with pytest.raises(ConfigError), WorkerFolder(tmp_path, "app").claimed():
+            pass
+        assert find_running_names(tmp_path) == ["app"]
+    with folder.claimed():
+        pass
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "app", "pid": "x", "pops": {}}'])
 def test_a_file_that_is_not_whole_tells_of_nothing(tmp_path, text):
     folder = WorkerFolder(tmp_path, "app")
