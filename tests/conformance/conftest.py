@@ -109,6 +109,20 @@ def sdk_process(request, bare_variables) -> Iterator[tuple[str, Process]]:
         yield name, process
 
 
+@pytest.fixture(scope="session", autouse=True)
+def installations_begin_early(request) -> Iterator[None]:
+    """Make the SDKs' environments side by side while other tests run; who wants one waits for it."""
+    calls = (item.callspec.params for item in request.session.items if hasattr(item, "callspec"))
+    wanted = {params["sdk_process"] for params in calls if "sdk_process" in params}
+    with ThreadPoolExecutor() as pool:
+        for name in sorted(wanted):  # what is raised here is raised again for the tests
+            if name.startswith("python"):
+                pool.submit(python_environment, name)
+            else:
+                pool.submit(lambda: npm_environment(find_node()))
+        yield
+
+
 @pytest.fixture
 def account(sdk_process, route) -> Sdk:
     """An SDK that hasn't been told of a namespace."""
