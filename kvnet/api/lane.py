@@ -14,7 +14,6 @@ import asyncio
 import re
 import resource
 from functools import partial
-from time import monotonic
 from typing import Any, Final, Protocol
 
 from kvnet.api.heads import END, read_block
@@ -107,16 +106,21 @@ class Lane(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         plain = self._plain
-        if plain.changes[0] != plain.seen or monotonic() >= plain.until:
-            plain.renew()
+        if plain.changes[0] != plain.seen or not plain.by_look:
+            plain.look()
+        plain.by_look -= 1
         self._heard = True
         if self._clear or self._is_clear():
-            hot = plain.hot.get(data)
-            if hot is not None:
-                answer, shape = hot
-                shape.reads += 1
-                self._write(answer)
-                return
+            hot = plain.hot
+            if hot:
+                kept = hot.get(data)
+                if kept is not None:
+                    answer, shape = kept
+                    if not shape.hits:
+                        plain.uncounted.append(shape)
+                    shape.hits += 1
+                    self._write(answer)
+                    return
             shape = self._shape
             if data.startswith(shape.begin) and data.endswith(shape.rest):
                 key = data[shape.start : shape.end]
@@ -126,7 +130,6 @@ class Lane(asyncio.Protocol):
             if shape is not NO_SHAPE:
                 told = plain.read(shape, key, data)
                 if told is not None:
-                    shape.reads += 1
                     self._write(told)
                     return
         self._receive(data)

@@ -8,6 +8,9 @@ Three things are remembered, each only as long as what it rests on: shapes, whic
 until the catalogue or the environment is another one; a read transaction and whole answers, until anything is
 committed; and the answers besides until the bound on staleness that they tell is none any more. Nothing that ends
 by itself, a pair or a token, is answered from memory.
+
+A shape is remembered when it comes for the second time: where a client puts another number into each of its heads,
+as for tracing, each head is a shape that never comes again.
 """
 
 from __future__ import annotations
@@ -26,29 +29,37 @@ from multidict import CIMultiDict
 from kvnet.api import binding, codes, envelope
 from kvnet.api.auth import identify, require
 from kvnet.api.backend import Backend
-from kvnet.api.freshness import STALENESS_STEP_MS, freshness_headers
+from kvnet.api.freshness import AT_LEAST, STALENESS_STEP_MS, WAIT_MS_MAX, WAIT_TIMEOUT, freshness_headers
 from kvnet.api.heads import END, read_block
+from kvnet.api.hot import HotAnswers
+from kvnet.api.query import read_integer
 from kvnet.api.routes import API_PREFIX, Resource, decode_key, find_place
 from kvnet.api.validation import check_namespace_id
 from kvnet.core.catalog import Scope
+from kvnet.core.versions import Version
 from kvnet.errors import RequestError, StorageError
 from kvnet.storage.keys import SLICE_BYTES, find
 from kvnet.storage.reads import View
 from kvnet.storage.records import PLAIN, PLAIN_VALUE, RESIDUE, read_record, read_version
 
 SHAPES_MAX: Final = 1024
+ONCE_MAX: Final = 1024
+"""Hashes of shapes that came once."""
 HEAD_BYTES_MAX: Final = 4096
 """A longer one isn't plain; and what aiohttp refuses is longer."""
-HOT_MAX: Final = 4096
-HOT_BYTES_MAX: Final = 8 * 1024 * 1024
-HOT_ANSWER_BYTES_MAX: Final = 128 * 1024
-KEPT_IN: Final = 16
-"""One of so many answers is remembered: a hot one comes again, and the others needn't be stored."""
 TAILS_MAX: Final = 256
 LOOK_S: Final = 0.05
 """How soon a replica that may not serve is looked at again."""
 TICK_S: Final = 1.0
 """How long an unused read transaction may stay."""
+BY_LOOK: Final = 64
+"""Requests of one loop turn that are answered by one look at the clock: it costs a twentieth of a hot answer."""
+NEAR_S: Final = 0.005
+"""That soon before something ends the clock is looked at for each request."""
+FEW: Final = 4
+"""With fewer requests a turn it costs less to look at the clock for each."""
+LONE_LOOKS: Final = 256
+"""So many looks later it may be otherwise."""
 
 _VERSION: Final = b"HTTP/1.1"
 _DOT: Final = ord(".")
@@ -75,15 +86,17 @@ _MISSING_BODY: Final = envelope.failed(codes.KEY_NOT_FOUND.error())
 class Shape:
     """All of a plain read but its key: `begin` and `rest` are what stands before and behind it, byte for byte.
 
-    Whoever has one may cut a key out of a request that begins and ends so, and have it read; and counts what is
-    answered in `reads`.
+    Whoever has one may cut a key out of a request that begins and ends so, and have it read.
     """
 
     __slots__ = (
+        "at_least",
         "begin",
         "bound",
+        "conditional",
         "end",
         "expires_at",
+        "hits",
         "namespace",
         "prefix",
         "reads",
@@ -102,6 +115,7 @@ class Shape:
         bound: bool,
         whole: bool,
         expires_at: int,
+        at_least: Version | None,
     ) -> None:
         self.begin = begin
         self.rest = rest
@@ -116,8 +130,14 @@ class Shape:
         """Whether the value is asked for: GET, not HEAD."""
         self.expires_at = expires_at
         """Of the token; 0 for never."""
+        self.at_least = at_least
+        """The version that the view must have; None for any."""
+        self.conditional = expires_at > 0 or at_least is not None
+        """Whether it has to be asked each time if a request of this shape may be answered."""
         self.reads = 0
-        """Not counted yet."""
+        """Looked up, and not counted yet."""
+        self.hits = 0
+        """Answered from memory, and not counted yet."""
 
     def end_it(self) -> None:
         """No request is of this shape any more."""
@@ -126,7 +146,7 @@ class Shape:
 
 NOTHING: Final = b"\0"
 """No request begins so."""
-NO_SHAPE: Final = Shape(NOTHING, NOTHING, b"", b"", bound=False, whole=False, expires_at=0)
+NO_SHAPE: Final = Shape(NOTHING, NOTHING, b"", b"", bound=False, whole=False, expires_at=0, at_least=None)
 
 
 class PlainReads:
@@ -141,12 +161,24 @@ class PlainReads:
         self.until = 0.0
         """When everything has to be looked at anew, by the monotonic clock."""
         self._serves = False
+        self.by_look = 0
+        """How many requests may still be answered before the clock is looked at."""
+        self._lone_looks = 0
+        self._turn_ends = False
+        """Whether the end of this loop turn will be heard of."""
         self._shapes: dict[tuple[bytes, bytes], Shape | None] = {}
+        self._once: set[int] = set()
+        """Hashes of what would have been a shape, and came once."""
+        self.uncounted: list[Shape] = []
+        """Every shape that has reads or hits, once or twice."""
         self._rests_on: tuple[Any, ...] = ()
         """Catalogue and environment of the shapes."""
-        self.hot: dict[bytes, tuple[bytes, Shape]] = {}
+        self._hot: HotAnswers[Shape] = HotAnswers()
+        self.hot = self._hot.answers
         """Whole answers, by the exact bytes of their request."""
-        self._hot_bytes = 0
+        self._hits = 0
+        """Since it was last judged whether they pay."""
+        self._noted_in = self._hot.noted_in
         self._turn = self._turn_before = 0
         self._view: View
         self._get: Callable[[bytes], bytes | None] | None = None
@@ -159,10 +191,31 @@ class PlainReads:
     def answer(self, request: bytes) -> bytes | None:
         """Return the answer to one whole request, None if it is for the service to give or isn't one."""
         shape, key = self.find(request)
-        answer = None if shape is NO_SHAPE else self.read(shape, key, request)
-        if answer is not None:
-            shape.reads += 1
-        return answer
+        return None if shape is NO_SHAPE else self.read(shape, key, request)
+
+    def look(self) -> None:
+        """Renew what is remembered if that may be no longer so; to be called from a loop's callback.
+
+        What is seen now holds for `by_look` requests, as far as the clock goes. They are all of this turn of the
+        loop, in which nothing but bytes that came are looked at, so it takes far less than NEAR_S.
+        """
+        now = monotonic()
+        if self.changes[0] != self.seen or now >= self.until:
+            self.renew()
+        self.by_look = 1
+        if self._lone_looks:
+            self._lone_looks -= 1
+        elif self.until - now > NEAR_S:
+            self.by_look = BY_LOOK
+            if not self._turn_ends:
+                self._turn_ends = True
+                asyncio.get_running_loop().call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._turn_ends = False
+        if self.by_look > BY_LOOK - FEW:
+            self._lone_looks = LONE_LOOKS
+        self.by_look = 0
 
     def find(self, request: bytes) -> tuple[Shape, bytes]:
         """Return shape and key of a request, as it is spelled; NO_SHAPE if it isn't plain or whole."""
@@ -204,7 +257,7 @@ class PlainReads:
             name = key
         if not 0 < len(name) <= self._key_bytes_max or (name[0] == _DOT and name in {b".", b".."}):
             return None
-        if shape.expires_at and shape.expires_at <= self._backend.now_s():
+        if shape.conditional and not self._is_met(shape):
             return None
         try:
             get = self._get or self._begin()
@@ -217,13 +270,19 @@ class PlainReads:
             elif stored is None:
                 answer = self._missing + _MISSING_BODY if shape.whole else self._missing
             else:
-                return self._answer_rare(shape, name, stored)
+                rare = self._answer_rare(shape, name, stored)
+                if rare is not None:
+                    self._count_one(shape)
+                return rare
         except (lmdb.Error, StorageError):  # the service will meet it as well, and knows what to do
             self.renew()
             return None
         self._turn += 1
-        if self._turn % KEPT_IN == 0 and not shape.expires_at:
-            self._keep(request, answer, shape)
+        if not self._turn % self._noted_in and not shape.expires_at:
+            self._note(request, answer, shape)
+        if not shape.reads:
+            self.uncounted.append(shape)
+        shape.reads += 1
         return answer
 
     def renew(self) -> None:
@@ -231,8 +290,9 @@ class PlainReads:
         backend = self._backend
         changes = self.changes[0]
         self.seen = -1 if changes & 1 else changes
+        self.by_look = 0
         self._get = None
-        self._cool()
+        self._hot.cool()
         self._view = view = backend.store.view
         serves = backend.ready() and view.catalogue.cluster is not None
         rests_on = (view.catalogue, view.environment)
@@ -240,6 +300,7 @@ class PlainReads:
             self._rests_on = rests_on
             self._forget_shapes()
         self._serves = serves
+        self._version = view.state.position.version
         self._key_bytes_max = backend.limits.key_bytes_max
         headers = freshness_headers(backend) | {"KV-Pop": backend.pop}
         self._middle = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
@@ -249,11 +310,14 @@ class PlainReads:
 
     def count(self) -> None:
         """Tell the meter what was read here."""
+        if not self.uncounted:
+            return
         meter = self._backend.usage
-        for shape in self._shapes.values():
-            if shape is not None and shape.reads:
-                meter.of(shape.namespace).reads += shape.reads
-                shape.reads = 0
+        for shape in self.uncounted:
+            meter.of(shape.namespace).reads += shape.reads + shape.hits
+            self._hits += shape.hits
+            shape.reads = shape.hits = 0
+        self.uncounted = []
 
     def close(self) -> None:
         """Count what was read, and let go of the store."""
@@ -263,17 +327,18 @@ class PlainReads:
             self._ticks.cancel()
 
     def _forget_shapes(self) -> None:
-        self._cool()
+        self._hot.cool()
         self.count()
         for shape in self._shapes.values():
             if shape is not None:
                 shape.end_it()
         self._shapes = {}
 
-    def _cool(self) -> None:
-        """No answer is hot any more."""
-        self.hot = {}
-        self._hot_bytes = 0
+    def _is_met(self, shape: Shape) -> bool:
+        """Whether what a request of this shape rests on, or asks for, is so at this moment."""
+        if shape.expires_at and shape.expires_at <= self._backend.now_s():
+            return False
+        return shape.at_least is None or shape.at_least <= self._version
 
     def _bound_lasts_s(self) -> float:
         """Return how long the bound on staleness that is told now will be one."""
@@ -283,15 +348,24 @@ class PlainReads:
         return (math.ceil(staleness_ms / STALENESS_STEP_MS) * STALENESS_STEP_MS - staleness_ms) / 1000
 
     def _make_shape(self, begin: bytes, behind: bytes, rest: bytes) -> Shape | None:
-        """Return the shape with this beginning and rest, None if no plain read has it; and remember it.
+        """Return the shape with this beginning and rest, None if no plain read has it.
 
         `rest` is the head from the version on, `behind` the same with what of the target stands behind the key.
+        The first one is for this request alone; the second is remembered.
         """
         if len(rest) > HEAD_BYTES_MAX or not rest.endswith(END):
             return None
+        shape = self._read_shape(begin, behind, rest)
+        met = hash((begin, behind))
+        if met not in self._once:
+            if len(self._once) >= ONCE_MAX:
+                self._once.clear()
+            self._once.add(met)
+            if shape is not None:
+                shape.end_it()
+            return shape
         if len(self._shapes) >= SHAPES_MAX:
             self._forget_shapes()
-        shape = self._read_shape(begin, behind, rest)
         self._shapes[begin, behind] = shape
         return shape
 
@@ -304,6 +378,11 @@ class PlainReads:
         ):
             return None
         spelled = fields.pop(binding.HEADER.lower(), None)
+        at_least = None
+        if AT_LEAST.lower() in fields:
+            at_least = _read_at_least(fields)
+            if at_least is None:
+                return None
         if any(_WEIGHTY.match(name) for name in fields):
             return None
         method, _, target = begin.partition(b" ")
@@ -338,6 +417,7 @@ class PlainReads:
             bound=target == b"/",
             whole=method == b"GET",
             expires_at=token.expires_at,
+            at_least=at_least,
         )
 
     def _begin(self) -> Callable[[bytes], bytes | None]:
@@ -383,13 +463,22 @@ class PlainReads:
             self._tails[size] = tail
         return tail
 
-    def _keep(self, request: bytes, answer: bytes, shape: Shape) -> None:
-        if self.changes[0] != self.seen or len(answer) > HOT_ANSWER_BYTES_MAX:
+    def _note(self, request: bytes, answer: bytes, shape: Shape) -> None:
+        """Remember this answer if it pays, unless a change is under way."""
+        if self.changes[0] != self.seen:
             return
-        if len(self.hot) >= HOT_MAX or self._hot_bytes > HOT_BYTES_MAX:
-            self._cool()
-        self._hot_bytes += len(request) + len(answer)
-        self.hot[request] = answer, shape
+        hot = self._hot
+        hot.note(request, answer, shape)
+        if hot.is_due:
+            self.count()
+            hot.judge(self._hits)
+            self._hits = 0
+            self._noted_in = hot.noted_in
+
+    def _count_one(self, shape: Shape) -> None:
+        if not shape.reads:
+            self.uncounted.append(shape)
+        shape.reads += 1
 
 
 def _decode(spelled: bytes) -> bytes | None:
@@ -408,3 +497,16 @@ def _more(metadata: bytes, expires_at: int, *, bound: bool) -> bytes:
         return b"expiration: %d\r\n" % expires_at if expires_at else b""
     told = b"%b: %b\r\n" % (binding.METADATA.encode(), metadata) if metadata else b""
     return told + b"CF-Expiration: %d\r\n" % expires_at if expires_at else told
+
+
+def _read_at_least(fields: dict[str, str]) -> Version | None:
+    """Take what tells of the version that is wanted out of the fields; None if the service refuses it."""
+    wait_ms = fields.pop(WAIT_TIMEOUT.lower(), None)
+    if wait_ms is not None:
+        number = read_integer(wait_ms)
+        if number is None or not 0 <= number <= WAIT_MS_MAX:
+            return None
+    try:
+        return Version.parse(fields.pop(AT_LEAST.lower()))
+    except ValueError:
+        return None

@@ -12,10 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kvnet.api import hot as hot_answers
 from kvnet.api import lane as lanes
 from kvnet.api import plain as plain_reads
+from kvnet.api.hot import JUDGED_AFTER, NOTED_IN, NOTED_IN_IDLE
 from kvnet.api.lane import LaneServer
-from kvnet.api.plain import KEPT_IN, NO_SHAPE, PlainReads, Shape
+from kvnet.api.plain import NO_SHAPE, PlainReads, Shape
 from kvnet.api.server import HttpServer
 from kvnet.api.service import HttpService
 from kvnet.core.catalog import Scope
@@ -163,7 +165,7 @@ def answered(fast, monkeypatch):
     def note(shape: Shape, key: bytes, request: bytes) -> bytes | None:
         told = read(shape, key, request)
         if told is not None:
-            answered.append(shape.begin + key + shape.rest)
+            answered.append(request)
         return told
 
     monkeypatch.setattr(fast.plain, "read", note)
@@ -225,7 +227,7 @@ async def test_a_binding_with_another_query_is_the_services(fast, answered, quer
 
 async def test_what_is_no_plain_read_pushes_out_none(fast):
     """Lists, and reads of a binding with other queries, are all different: each was once remembered as none."""
-    await fast.ask(fast.put("k", b"v"), fast.rest("k"))
+    await fast.ask(fast.put("k", b"v"), fast.rest("k"), fast.rest("k"))
     before = dict(fast.plain._shapes)
     assert before
     for number in range(50):
@@ -355,7 +357,7 @@ async def test_a_connection_comes_back_to_the_lane_after_a_write(fast, answered)
 
 async def hot(fast: Fast, request: bytes) -> None:
     """Have a request's answer remembered."""
-    await fast.ask(*[request] * (2 * KEPT_IN))
+    await fast.ask(*[request] * (2 * NOTED_IN))
     assert list(fast.plain.hot) == [request]
 
 
@@ -396,7 +398,7 @@ async def test_a_deleted_namespace_is_gone_at_once(fast):
 
 async def test_an_expiring_pair_ends_at_its_second_and_is_never_hot(fast):
     put = fast.bound("k", "PUT", "Content-Length: 1").replace(b"=true", b"=true&expiration_ttl=60") + b"v"
-    await fast.ask(put, *[fast.rest("k")] * (3 * KEPT_IN))
+    await fast.ask(put, *[fast.rest("k")] * (3 * NOTED_IN))
     assert fast.plain.hot == {}
     fast.node.now = NOW_S + 59.7
     assert await fast.ask(fast.rest("k"), fast.bound("k")) == [b"v", b"v"]
@@ -407,7 +409,7 @@ async def test_an_expiring_pair_ends_at_its_second_and_is_never_hot(fast):
 async def test_a_token_with_an_end_is_refused_from_then_on(fast):
     secret = fast.node.add_token("short", Scope.READ, expires_at=int(NOW_S) + 60)
     request = fast.rest("k").replace(TOKENS[Scope.READ].encode(), secret.encode())
-    await fast.ask(fast.put("k", b"v"), *[request] * (3 * KEPT_IN))
+    await fast.ask(fast.put("k", b"v"), *[request] * (3 * NOTED_IN))
     fast.node.now = int(NOW_S) + 60
     assert await fast.ask(request) == [b"401"]
 
@@ -449,7 +451,7 @@ async def test_a_change_under_way_is_remembered_by_nobody(fast):
     await fast.ask(fast.put("k", b"v"))
     await hot(fast, fast.rest("k"))
     fast.node.store.changes[0] += 1
-    await fast.ask(*[fast.rest("k")] * (3 * KEPT_IN))
+    await fast.ask(*[fast.rest("k")] * (3 * NOTED_IN))
     assert fast.plain.hot == {}
     assert fast.plain.seen == -1
     fast.node.store.changes[0] += 1
@@ -465,19 +467,127 @@ async def test_reads_are_counted_hot_or_not(fast):
 
 
 async def test_what_is_remembered_has_a_bound(fast, monkeypatch):
-    monkeypatch.setattr(plain_reads, "HOT_MAX", 50)
+    monkeypatch.setattr(hot_answers, "HOT_MAX", 50)
     monkeypatch.setattr(plain_reads, "SHAPES_MAX", 20)
-    for number in range(100 * KEPT_IN):
-        assert fast.plain.answer(fast.rest(f"k{number}", "GET", f"X-Number: {number % 10}"))
-        assert len(fast.plain.hot) <= 50
-    assert len(fast.plain.hot) > 10
+    monkeypatch.setattr(plain_reads, "ONCE_MAX", 30)
+
+    def warm(number: int, *more: str) -> None:
+        """Ask so often that it is remembered."""
+        for _ in range(2 * NOTED_IN):
+            assert fast.plain.answer(fast.rest(f"k{number}", "GET", *more))
+
+    for number in range(120):
+        warm(number, f"X-Number: {number % 10}")
+        assert 0 < len(fast.plain.hot) <= 50
     for number in range(100):
         fast.plain.answer(fast.rest("k", "GET", f"X-Number: {number}"))
-        assert len(fast.plain._shapes) <= 20
-    monkeypatch.setattr(plain_reads, "HOT_BYTES_MAX", 3000)
-    for number in range(100 * KEPT_IN):
-        fast.plain.answer(fast.rest(f"k{number}"))
-        assert sum(len(request) + len(told) for request, (told, _) in fast.plain.hot.items()) <= 4000
+        fast.plain.answer(fast.rest("k", "GET", f"X-Number: {number}"))
+        assert 0 < len(fast.plain._shapes) <= 20
+        assert len(fast.plain._once) <= 30
+    monkeypatch.setattr(hot_answers, "HOT_BYTES_MAX", 3000)
+    for number in range(60):
+        warm(number)
+        assert 0 < sum(len(request) + len(told) for request, (told, _) in fast.plain.hot.items()) <= 4000
+
+
+async def test_heads_that_are_all_different_push_out_none_and_are_plain(fast, answered):
+    """A header that numbers requests once made each of them a shape, and the 1,024th dropped all others."""
+    await fast.ask(fast.put("k", b"v"), fast.rest("k"), fast.rest("k"))
+    before = dict(fast.plain._shapes)
+    assert before
+    answered.clear()
+    numbered = [fast.rest("k", "GET", f"Traceparent: 00-{number:032x}-01") for number in range(50)]
+    for request in numbered:
+        assert await alone(fast.port, request) == await alone(fast.service_port, request)
+    assert answered == numbered
+    assert fast.plain._shapes == before
+    fast.plain.count()
+    assert fast.node.usage.of(bytes.fromhex(fast.namespace)).reads == 2 + 2 * len(numbered)
+
+
+async def test_a_head_that_came_once_is_refused_on_its_connection_as_soon_as_its_token_is(fast):
+    """Its shape isn't remembered, so nobody would end it with the token."""
+    await fast.ask(fast.put("k", b"v"))
+    reader, writer = await fast.connect()
+    request = fast.rest("k", "GET", "Traceparent: once")
+    writer.write(request)
+    assert (await read_answer(reader)).body == b"v"
+    fast.node.revoke("id-read")
+    writer.write(request)
+    assert (await read_answer(reader)).status == 401
+    writer.close()
+
+
+async def test_counting_looks_only_at_what_was_read(fast):
+    """It once walked all shapes, for each request that wasn't plain."""
+    await fast.ask(fast.put("k", b"v"))
+    for number in range(40):
+        for _ in range(2):
+            assert fast.plain.answer(fast.rest("k", "GET", f"X-Number: {number}"))
+    fast.plain.count()
+    assert len(fast.plain._shapes) == 40
+    assert fast.plain.uncounted == []
+    await fast.ask(*[fast.rest("k", "GET", "X-Number: 7")] * 3)
+    assert len(fast.plain.uncounted) == 1
+    fast.plain.count()
+    assert fast.node.usage.of(bytes.fromhex(fast.namespace)).reads == 83
+
+
+async def test_keys_at_random_are_not_remembered_until_some_repeat(fast):
+    await fast.ask(fast.put("k", b"v"))
+    plain = fast.plain
+    for number in range((JUDGED_AFTER + 1) * NOTED_IN):
+        plain.answer(fast.rest(f"k{number}"))
+    assert plain.hot == {}
+    assert not plain._hot.pays
+    for _ in range((JUDGED_AFTER + 1) * NOTED_IN_IDLE):
+        plain.answer(fast.rest("k"))
+    assert plain._hot.pays
+    await fast.ask(*[fast.rest("k")] * 20)
+    assert list(plain.hot) == [fast.rest("k")]
+
+
+async def test_what_was_hot_is_hot_again_soon_after_a_commit(fast):
+    await fast.ask(fast.put("k", b"v"))
+    await hot(fast, fast.rest("k"))
+    await fast.ask(fast.put("other", b"w"), *[fast.rest("k")] * NOTED_IN)
+    assert list(fast.plain.hot) == [fast.rest("k")]
+
+
+AT_LEASTS = ["0-0", "1-1", "1-5", "1-6", "1-7", "0-99", "2-0", "01-01", "1", "", "a-b", "1-1, 1-1", f"1-{10**20}"]
+WITH_IT = ["KV-Wait-Timeout-Ms: 0", "KV-Wait-Timeout-Ms: 30001", "KV-Wait-Timeout-Ms: x", "KV-Max-Staleness-Ms: 5"]
+
+
+@pytest.mark.parametrize("more", [[], *([field] for field in WITH_IT)])
+async def test_a_read_that_asks_for_a_version_is_answered_as_by_the_service(fast, more):
+    await fast.ask(fast.put("k", b"v"))
+    for at_least in AT_LEASTS:
+        for key in ("k", "none"):
+            for ask in (fast.rest, fast.bound):
+                request = ask(key, "GET", f"KV-At-Least: {at_least}", *more)
+                for _ in range(3):
+                    assert await alone(fast.port, request) == await alone(fast.service_port, request)
+
+
+async def test_a_version_that_this_replica_has_is_met_on_the_lane_and_another_is_not(fast, answered):
+    await fast.ask(fast.put("k", b"v"))
+    position = fast.node.store.position
+    met = fast.rest("k", "GET", f"KV-At-Least: {position.version}", "KV-Wait-Timeout-Ms: 5")
+    later = fast.rest("k", "GET", f"KV-At-Least: {position.epoch}-{position.seq + 1}", "KV-Wait-Timeout-Ms: 5")
+    for request in (met, later, met, later):
+        assert await alone(fast.port, request) == await alone(fast.service_port, request)
+    assert answered == [met, met]
+    assert len(fast.node.waits) == 6
+    await fast.ask(fast.put("k", b"w"))
+    assert await fast.ask(later, later, met) == [b"w"] * 3
+    assert answered[2:] == [later, later, met]
+
+
+async def test_a_hot_answer_to_a_read_that_asks_for_a_version_stays_within_its_commit(fast):
+    await fast.ask(fast.put("k", b"v"))
+    request = fast.rest("k", "GET", f"KV-At-Least: {fast.node.store.position.version}")
+    await hot(fast, request)
+    assert (await fast.ask(fast.put("k", b"w"), request))[1] == b"w"
 
 
 async def test_a_client_that_pipelines_without_end_leaves_others_their_turn(fast, monkeypatch):
@@ -505,12 +615,66 @@ async def test_a_client_that_pipelines_without_end_leaves_others_their_turn(fast
     lane.connection_lost(None)
 
 
+async def test_the_clock_is_looked_at_once_for_many_requests_of_a_turn_unless_the_end_is_near(fast, monkeypatch):
+    plain = fast.plain
+    now = 1000.0
+    looks = 0
+
+    def monotonic() -> float:
+        nonlocal looks
+        looks += 1
+        return now
+
+    monkeypatch.setattr(plain_reads, "monotonic", monotonic)
+    fast.node.stale_ms = 100
+    lane = fast.server()
+    transport = Gone()
+    written: list[bytes] = []
+    transport.write = written.append
+    lane.connection_made(transport)
+    request = fast.rest("none")
+    plain.renew()
+    for _ in range(2):
+        plain.find(request)
+    lane.data_received(request)
+    looks = 0
+    for _ in range(plain_reads.BY_LOOK // 2):
+        lane.data_received(request)
+    assert looks == 0
+    for _ in range(plain_reads.BY_LOOK):
+        lane.data_received(request)
+    assert looks == 1
+    await asyncio.sleep(0)
+    lane.data_received(request)
+    assert looks == 2, "another turn"
+    await asyncio.sleep(0)
+    now = plain.until - plain_reads.NEAR_S / 2
+    plain._lone_looks = 0
+    looks = 0
+    for _ in range(5):
+        lane.data_received(request)
+    assert looks == 5
+    fast.node.stale_ms = 501
+    now = plain.until
+    lane.data_received(request)
+    assert b"KV-Staleness-Ms: 500\r\n" in written[-2]
+    assert b"KV-Staleness-Ms: 1000\r\n" in written[-1]
+    assert len(written) == 9 + plain_reads.BY_LOOK * 3 // 2 - 1
+    lane.connection_lost(None)
+
+
+async def test_where_turns_have_one_request_the_clock_is_looked_at_for_each(fast):
+    await fast.ask(*[fast.rest("none")] * 5)
+    assert fast.plain._lone_looks > 0
+    assert fast.plain.by_look == 0
+
+
 async def test_reads_are_counted_though_their_shape_was_forgotten(fast, monkeypatch):
     """A hot answer once outlived its shape, and what it answered was nobody's."""
     monkeypatch.setattr(plain_reads, "SHAPES_MAX", 4)
     used = fast.node.usage.of(bytes.fromhex(fast.namespace))
     await fast.ask(fast.put("k", b"v"))
-    count = 20 * KEPT_IN
+    count = 20 * NOTED_IN
     reader, writer = await fast.connect()
     for number in range(count):
         writer.write(fast.rest("k"))
