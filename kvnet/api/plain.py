@@ -71,9 +71,9 @@ _BINDING_QUERY: Final = re.compile(rb"\?urlencoded=true(?:&cache_ttl=([0-9]{1,9}
 _VALUES: Final = b"/values/"
 _THEMSELVES: Final = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._~!$&'()*+,;=:@/"
 """Bytes of a path that stand for themselves in a key."""
-_SPELLED_SO: Final = bytes(byte if byte in _THEMSELVES else 0 for byte in range(256))
-"""Translating by it gives back the very same bytes if all of them do."""
-_SPELLED_OR_ESCAPED: Final = bytes(byte if byte in _THEMSELVES + b"%" else 0 for byte in range(256))
+_SPELLED_SO: Final = bytes(byte if byte in _THEMSELVES else byte ^ 0x80 for byte in range(256))
+"""Translating by it gives back the very same bytes if all of them do: every other one becomes another."""
+_SPELLED_OR_ESCAPED: Final = bytes(byte if byte in _THEMSELVES + b"%" else byte ^ 0x80 for byte in range(256))
 _WEIGHTY: Final = re.compile(r"content-|transfer-|if-|kv-|x-auth-|expect$|range$|te$|trailer$|upgrade$|http2-")
 """Fields that may change the answer, and with them the request isn't plain; the others nobody looks at."""
 

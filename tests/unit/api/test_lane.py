@@ -301,6 +301,7 @@ async def test_a_head_with_an_odd_field_means_the_same_to_both(fast, field):
         "GET {}%FF HTTP/1.1",
         "GET {}\u00e9 HTTP/1.1",
         "GET {}\x7f HTTP/1.1",
+        "GET {}\x00 HTTP/1.1",
         'GET {}"<> HTTP/1.1',
         "GET {}",
         "GET {} ",
@@ -335,6 +336,15 @@ async def test_keys_that_are_none_mean_the_same_to_both(fast):
     for key in ("", ".", "..", "k" * 2049, "%", "%00", "%ED%A0%80", "a?urlencoded=true", "%2E"):
         await both(fast, fast.rest(key))
         await both(fast, fast.bound(key))
+
+
+@pytest.mark.parametrize("byte", [byte for byte in range(256) if byte not in b" ?\r\n"])
+async def test_a_byte_in_a_key_is_plain_only_if_the_service_takes_it(fast, byte):
+    """A NUL was once a key's as it came, where the service refuses it."""
+    for ask in (fast.rest, fast.bound):
+        request = ask("#k", "GET").replace(b"#", bytes([byte]))
+        told = fast.plain.answer(request)
+        assert told is None or told == await alone(fast.service_port, request)
 
 
 async def test_pipelined_requests_are_answered_in_their_order(fast):
