@@ -25,7 +25,7 @@ from multidict import CIMultiDictProxy
 
 from kvnet.api import codes, envelope
 from kvnet.api.bodies import read_value
-from kvnet.api.bulk import Wanted, find_many, hold, read_wanted
+from kvnet.api.bulk import Wanted, find_many, find_values, hold, read_wanted
 from kvnet.api.call import Call, Endpoint
 from kvnet.api.keys import PAGE_KEYS_MAX, read_page
 from kvnet.api.query import read_integer
@@ -108,13 +108,12 @@ async def _get(call: Call) -> web.Response:
 async def _get_many(call: Call) -> web.Response:
     wanted = await read_wanted(call, _Wanted)
     _check_cache_ttl(wanted.cache_ttl)
-    found, size = find_many(call, wanted)
+    values: dict[str, Any]
     if wanted.with_metadata:
-        values: dict[str, Any] = {
-            key: each and {"value": each.value, "metadata": each.metadata} for key, each in found.items()
-        }
+        found, size = find_many(call, wanted)
+        values = {key: each and {"value": each.value, "metadata": each.metadata} for key, each in found.items()}
     else:
-        values = {key: each and each.value for key, each in found.items()}
+        values, size = find_values(call, wanted)
     return hold(envelope.plain(values), call, size)
 
 

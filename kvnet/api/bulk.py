@@ -30,6 +30,9 @@ from kvnet.core.manifest import Manifest
 from kvnet.core.operations import STRETCH_BYTES_MAX, DeleteValue, PutLargeValue, PutValue
 from kvnet.core.pieces import LargeValue, take_apart
 from kvnet.errors import RequestError
+from kvnet.limits import Limits
+from kvnet.storage.records import LARGE
+from kvnet.storage.store import StoredRecord
 
 ELEMENTS_MAX: Final = 10_000
 BODY_BYTES_MAX: Final = 100_000_000
@@ -89,6 +92,15 @@ class Found(NamedTuple):
     expires_at: int
 
 
+class _Read(NamedTuple):
+    """What a bulk get has read: of each key its name, its record, and its value's bytes, or None for none."""
+
+    names: list[str]
+    records: list[StoredRecord | None]
+    held: list[bytes | None]
+
+
+_NO_KEYS: Final = frozenset({b"", b".", b".."})
 _read_pair = msgspec.json.Decoder(_Pair).decode
 _read_name = msgspec.json.Decoder(str).decode
 
@@ -137,11 +149,12 @@ async def delete_many(call: Call) -> web.Response:
 async def get_many(call: Call) -> web.Response:
     """Read up to GET_KEYS_MAX values, as text or as JSON; a key without one has null."""
     wanted = await read_wanted(call, Wanted)
-    found, size = find_many(call, wanted)
+    values: dict[str, Any]
     if wanted.with_metadata:
-        values: dict[str, Any] = {key: each and _describe(each) for key, each in found.items()}
+        found, size = find_many(call, wanted)
+        values = {key: each and _describe(each) for key, each in found.items()}
     else:
-        values = {key: each and each.value for key, each in found.items()}
+        values, size = find_values(call, wanted)
     return hold(envelope.success({"values": values}), call, size)
 
 
@@ -163,6 +176,31 @@ def find_many(call: Call, wanted: Wanted) -> tuple[dict[str, Found | None], int]
     Raises:
         RequestError: too many keys or none, too much, or what isn't of the type asked for.
     """
+    names, records, _ = read = _read_many(call, wanted)
+    values, size = _spell(wanted, read)
+    found: dict[str, Found | None] = {}
+    for name, record, value in zip(names, records, values, strict=True):
+        if record is None:
+            found[name] = None
+        else:
+            metadata = msgspec.Raw(record.metadata) if record.metadata else _NULL
+            found[name] = Found(value, metadata, record.expires_at)
+    return found, size
+
+
+def find_values(call: Call, wanted: Wanted) -> tuple[dict[str, Any], int]:
+    """Return each key's value alone, None where it has none; otherwise as `find_many`."""
+    read = _read_many(call, wanted)
+    values, size = _spell(wanted, read)
+    return dict(zip(read.names, values, strict=True)), size
+
+
+def _read_many(call: Call, wanted: Wanted) -> _Read:
+    """Return the records of the keys that are asked for, each key once.
+
+    Raises:
+        RequestError: too many keys or none, too much, or an unknown type.
+    """
     namespace = call.namespace_to_read("bulk get keys")
     if wanted.type not in {"text", "json", None}:
         raise codes.BULK_GET_TYPE.error(given=wanted.type)
@@ -170,32 +208,63 @@ def find_many(call: Call, wanted: Wanted) -> tuple[dict[str, Found | None], int]
         raise codes.BULK_GET_NONE.error()
     if len(wanted.keys) > GET_KEYS_MAX:
         raise codes.BULK_GET_COUNT.error(most=GET_KEYS_MAX)
-    call.backend.usage.of(namespace).reads += len(wanted.keys)
     backend = call.backend
-    limits = backend.limits
-    names = dict.fromkeys(wanted.keys)
-    records = backend.store.get_many(namespace, [check_key(_nonempty(name), limits) for name in names])
-    found: dict[str, Found | None] = dict.fromkeys(names)
-    type_ = wanted.type or "text"
+    backend.usage.of(namespace).reads += len(wanted.keys)
+    names = list(dict.fromkeys(wanted.keys))
+    records = backend.store.get_many(namespace, _check_names(names, backend.limits))
+    held: list[bytes | None] = []
     size = 0
-    for name, record in zip(names, records, strict=True):
-        if record is None or (record.expires_at and record.expires_at <= backend.now_s()):
-            continue
-        data = _read_large(backend, record.value, GET_BYTES_MAX - size) if record.large else record.value
-        size += len(data)
-        if size > GET_BYTES_MAX:
-            raise codes.BULK_GET_TOO_LARGE.error(limit=GET_BYTES_MAX)
-        found[name] = Found(
-            _as_text(data) if type_ == "text" else _as_json(data),
-            msgspec.Raw(record.metadata) if record.metadata else _NULL,
-            record.expires_at,
-        )
+    # Nothing is called for a value that is one of its record alone: there are a hundred, of a microsecond each.
+    for at, record in enumerate(records):
+        if record is None:
+            held.append(None)
+        elif record.expires_at and record.expires_at <= backend.now_s():
+            records[at] = None
+            held.append(None)
+        else:
+            data = record.value
+            if record.stored[0] & LARGE:
+                data = _read_large(backend, data, GET_BYTES_MAX - size)
+            size += len(data)
+            if size > GET_BYTES_MAX:
+                raise codes.BULK_GET_TOO_LARGE.error(limit=GET_BYTES_MAX)
+            held.append(data)
+    return _Read(names, records, held)
+
+
+def _check_names(names: list[str], limits: Limits) -> list[bytes]:
+    """Return the keys of these names, which may be none that nothing can have.
+
+    They are looked at all at once, and one by one only if one of them is bad.
+
+    Raises:
+        RequestError: one can't be a key.
+    """
+    keys = [name.encode("utf-8") for name in names]
+    if _NO_KEYS.isdisjoint(keys) and max(map(len, keys)) <= limits.key_bytes_max:
+        return keys
+    return [check_key(_nonempty(name), limits) for name in names]
+
+
+def _spell(wanted: Wanted, read: _Read) -> tuple[list[Any], int]:
+    """Return each value as it is asked for, and the size of them all.
+
+    Raises:
+        RequestError: one isn't of that type, or they are too long as they are spelled.
+    """
+    size = sum(len(data) for data in read.held if data is not None)
+    if wanted.type == "json":
+        return [None if data is None else _as_json(data) for data in read.held], size
+    try:
+        texts = [None if data is None else data.decode("utf-8") for data in read.held]
+    except UnicodeDecodeError:
+        raise codes.BULK_GET_NOT_TEXT.error(type="text") from None
     # A text may be longer as it is spelled; whether it is too long is looked at only where it can be.
-    if type_ == "text" and size * ESCAPE_BYTES > GET_BYTES_MAX:
-        size = sum(len(msgspec.json.encode(each.value)) - 2 for each in found.values() if each is not None)
+    if size * ESCAPE_BYTES > GET_BYTES_MAX:
+        size = sum(len(msgspec.json.encode(text)) - 2 for text in texts if text is not None)
         if size > GET_BYTES_MAX:
             raise codes.BULK_GET_TOO_LARGE.error(limit=GET_BYTES_MAX)
-    return found, size
+    return texts, size
 
 
 def hold(response: web.Response, call: Call, size: int) -> web.Response:
@@ -216,13 +285,6 @@ def _read_large(backend: Backend, packed: bytes, bytes_max: int) -> bytes:
     if Manifest.unpack(packed).size > bytes_max:
         raise codes.BULK_GET_TOO_LARGE.error(limit=GET_BYTES_MAX)
     return read_whole(backend, packed)
-
-
-def _as_text(data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise codes.BULK_GET_NOT_TEXT.error(type="text") from None
 
 
 def _as_json(data: bytes) -> msgspec.Raw:

@@ -15,6 +15,8 @@ from aiohttp import web
 
 from kvnet.api.held import HeldBody
 
+JSON: Final = "application/json"
+"""As our own answers say it: aiohttp takes 10 µs to tell from a header what type it names."""
 PAYS_BYTES: Final = 4096
 """A shorter answer fits a packet or three, compressed or not."""
 AT_ONCE_BYTES: Final = 256 * 1024
@@ -38,7 +40,7 @@ async def shorten(request: web.BaseRequest, response: web.Response) -> None:
     """Compress the answer if that pays and the client can read it."""
     held = response.body if isinstance(response.body, HeldBody) else None
     body = held.data if held is not None else response.body
-    if not isinstance(body, bytes) or len(body) < PAYS_BYTES or response.content_type != "application/json":
+    if not isinstance(body, bytes) or len(body) < PAYS_BYTES or response.headers.get("Content-Type") != JSON:
         return
     response.headers["Vary"] = "Accept-Encoding"
     if not accepts_gzip(request.headers.get("Accept-Encoding", "")):

@@ -170,8 +170,14 @@ class Reads:
                 held = [get(prefix + key) if len(key) <= SLICE_BYTES else find(get, prefix, key) for key in keys]
         except lmdb.Error as error:
             raise translated(error, environment.path) from error
+        # As in `get`: a record that has neither metadata nor expiry takes no call.
         return [
-            None if stored is None else read_record(key, stored) for key, stored in zip(keys, held, strict=True)
+            None
+            if stored is None
+            else StoredRecord(stored[PLAIN_VALUE], b"", 0, stored)
+            if crc32(stored, crc32(key)) == RESIDUE and stored[0] == PLAIN
+            else read_record(key, stored)
+            for key, stored in zip(keys, held, strict=True)
         ]
 
     def list_keys(

@@ -255,6 +255,21 @@ async def test_what_can_not_be_read_so_is_refused(api, ns):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "code"), [("", 10001), (".", 10001), ("..", 10001), ("k" * 2049, 10001), ("é" * 1025, 10001)]
+)
+async def test_one_name_that_no_key_can_have_refuses_all(api, ns, name, code):
+    """Names are looked at together: the bad one must show wherever it stands."""
+    await put(api, ns, {"key": "k" * 2048, "value": "x"}, {"key": "...", "value": "y"})
+    good = ["k" * 2048, "...", "gone"]
+    assert (await get(api, ns, keys=good)).result == {"values": {"k" * 2048: "x", "...": "y", "gone": None}}
+    expected = (await api("GET", f"{ns}/values/{name}")).error if len(name) > 2 else None
+    for at in range(4):
+        error = (await get(api, ns, keys=[*good[:at], name, *good[at:]])).error
+        assert error[1] == code
+        assert expected is None or error[0] == expected[0]
+
+
 async def test_the_bytes_read_at_once_are_bounded(api, ns, monkeypatch):
     api.node.limits = PROFILES["workers-kv"]
     large = "é" * INLINE_VALUE_BYTES_MAX
