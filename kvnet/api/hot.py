@@ -19,7 +19,7 @@ MET_MAX: Final = 8192
 """Hashes of requests; twice as many at most, half of which are older."""
 NOTED_IN: Final = 16
 """One of so many requests that were looked up is noted, before anything is known."""
-NOTED_IN_PAYING: Final = 4
+NOTED_IN_PAYING: Final = 8
 NOTED_IN_IDLE: Final = 64
 JUDGED_AFTER: Final = 256
 """So many were noted."""
