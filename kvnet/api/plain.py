@@ -338,7 +338,8 @@ class PlainReads:
         """Whether what a request of this shape rests on, or asks for, is so at this moment."""
         if shape.expires_at and shape.expires_at <= self._backend.now_s():
             return False
-        return shape.at_least is None or shape.at_least <= self._version
+        at_least, here = shape.at_least, self._version
+        return at_least is None or (at_least.seq <= here.seq and at_least.epoch <= here.epoch)
 
     def _bound_lasts_s(self) -> float:
         """Return how long the bound on staleness that is told now will be one."""
