@@ -14,6 +14,7 @@ import asyncio
 import re
 import resource
 from functools import partial
+from time import monotonic
 from typing import Any, Final, Protocol
 
 from kvnet.api.heads import END, read_block
@@ -106,9 +107,8 @@ class Lane(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         plain = self._plain
-        if plain.changes[0] != plain.seen or not plain.by_look:
-            plain.look()
-        plain.by_look -= 1
+        if plain.changes[0] != plain.seen or monotonic() >= plain.until:
+            plain.renew()
         self._heard = True
         if self._clear or self._is_clear():
             hot = plain.hot

@@ -52,14 +52,6 @@ LOOK_S: Final = 0.05
 """How soon a replica that may not serve is looked at again."""
 TICK_S: Final = 1.0
 """How long an unused read transaction may stay."""
-BY_LOOK: Final = 64
-"""Requests of one loop turn that are answered by one look at the clock: it costs a twentieth of a hot answer."""
-NEAR_S: Final = 0.005
-"""That soon before something ends the clock is looked at for each request."""
-FEW: Final = 4
-"""With fewer requests a turn it costs less to look at the clock for each."""
-LONE_LOOKS: Final = 256
-"""So many looks later it may be otherwise."""
 
 _VERSION: Final = b"HTTP/1.1"
 _DOT: Final = ord(".")
@@ -161,11 +153,6 @@ class PlainReads:
         self.until = 0.0
         """When everything has to be looked at anew, by the monotonic clock."""
         self._serves = False
-        self.by_look = 0
-        """How many requests may still be answered before the clock is looked at."""
-        self._lone_looks = 0
-        self._turn_ends = False
-        """Whether the end of this loop turn will be heard of."""
         self._shapes: dict[tuple[bytes, bytes], Shape | None] = {}
         self._once: set[int] = set()
         """Hashes of what would have been a shape, and came once."""
@@ -192,30 +179,6 @@ class PlainReads:
         """Return the answer to one whole request, None if it is for the service to give or isn't one."""
         shape, key = self.find(request)
         return None if shape is NO_SHAPE else self.read(shape, key, request)
-
-    def look(self) -> None:
-        """Renew what is remembered if that may be no longer so; to be called from a loop's callback.
-
-        What is seen now holds for `by_look` requests, as far as the clock goes. They are all of this turn of the
-        loop, in which nothing but bytes that came are looked at, so it takes far less than NEAR_S.
-        """
-        now = monotonic()
-        if self.changes[0] != self.seen or now >= self.until:
-            self.renew()
-        self.by_look = 1
-        if self._lone_looks:
-            self._lone_looks -= 1
-        elif self.until - now > NEAR_S:
-            self.by_look = BY_LOOK
-            if not self._turn_ends:
-                self._turn_ends = True
-                asyncio.get_running_loop().call_soon(self._end_turn)
-
-    def _end_turn(self) -> None:
-        self._turn_ends = False
-        if self.by_look > BY_LOOK - FEW:
-            self._lone_looks = LONE_LOOKS
-        self.by_look = 0
 
     def find(self, request: bytes) -> tuple[Shape, bytes]:
         """Return shape and key of a request, as it is spelled; NO_SHAPE if it isn't plain or whole."""
@@ -290,7 +253,6 @@ class PlainReads:
         backend = self._backend
         changes = self.changes[0]
         self.seen = -1 if changes & 1 else changes
-        self.by_look = 0
         self._get = None
         self._hot.cool()
         self._view = view = backend.store.view

@@ -625,60 +625,6 @@ async def test_a_client_that_pipelines_without_end_leaves_others_their_turn(fast
     lane.connection_lost(None)
 
 
-async def test_the_clock_is_looked_at_once_for_many_requests_of_a_turn_unless_the_end_is_near(fast, monkeypatch):
-    plain = fast.plain
-    now = 1000.0
-    looks = 0
-
-    def monotonic() -> float:
-        nonlocal looks
-        looks += 1
-        return now
-
-    monkeypatch.setattr(plain_reads, "monotonic", monotonic)
-    fast.node.stale_ms = 100
-    lane = fast.server()
-    transport = Gone()
-    written: list[bytes] = []
-    transport.write = written.append
-    lane.connection_made(transport)
-    request = fast.rest("none")
-    plain.renew()
-    for _ in range(2):
-        plain.find(request)
-    lane.data_received(request)
-    looks = 0
-    for _ in range(plain_reads.BY_LOOK // 2):
-        lane.data_received(request)
-    assert looks == 0
-    for _ in range(plain_reads.BY_LOOK):
-        lane.data_received(request)
-    assert looks == 1
-    await asyncio.sleep(0)
-    lane.data_received(request)
-    assert looks == 2, "another turn"
-    await asyncio.sleep(0)
-    now = plain.until - plain_reads.NEAR_S / 2
-    plain._lone_looks = 0
-    looks = 0
-    for _ in range(5):
-        lane.data_received(request)
-    assert looks == 5
-    fast.node.stale_ms = 501
-    now = plain.until
-    lane.data_received(request)
-    assert b"KV-Staleness-Ms: 500\r\n" in written[-2]
-    assert b"KV-Staleness-Ms: 1000\r\n" in written[-1]
-    assert len(written) == 9 + plain_reads.BY_LOOK * 3 // 2 - 1
-    lane.connection_lost(None)
-
-
-async def test_where_turns_have_one_request_the_clock_is_looked_at_for_each(fast):
-    await fast.ask(*[fast.rest("none")] * 5)
-    assert fast.plain._lone_looks > 0
-    assert fast.plain.by_look == 0
-
-
 async def test_reads_are_counted_though_their_shape_was_forgotten(fast, monkeypatch):
     """A hot answer once outlived its shape, and what it answered was nobody's."""
     monkeypatch.setattr(plain_reads, "SHAPES_MAX", 4)
