@@ -1,6 +1,6 @@
 """The question: how much longer does a write take that is answered only when all PoPs have it.
 
-    python -m bench.receipts [--pops N] [--writes 60] [--rate 20] [--profile internet] [--json FILE]
+    python -m bench.receipts [--pops N] [--writes 60] [--rate 2] [--loss P] [--json FILE]
 
 On a network of real processes writes go to the coordinator one after the other, in turn without `KV-Wait`, with
 50 %, 99 % and all; beside them others come at a steady rate and wait for nothing. The floor is the time to the
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--pops", type=count, metavar="N", help="the best-spread ones (default: all 152)")
     parser.add_argument("--writes", type=count, default=60, metavar="N", help="of each kind (default: 60)")
-    parser.add_argument("--rate", type=rate, default=20.0, metavar="N", help="other writes a second (default: 20)")
+    parser.add_argument("--rate", type=rate, default=2.0, metavar="N", help="other writes a second (default: 2)")
     parser.add_argument("--loss", metavar="P", help="packet loss on every link: 0.05 or 5%%")
     parser.add_argument("--json", type=new_file, metavar="FILE", help="write the result here")
     options = parser.parse_args(arguments)

@@ -127,9 +127,9 @@ async def put_many(call: Call) -> web.Response:
     value_bytes_max = min(ESCAPE_BYTES * limits.value_bytes_max, ELEMENT_VALUE_BYTES_MAX)
     others = ESCAPE_BYTES * (limits.key_bytes_max + limits.metadata_bytes_max) + ELEMENT_OVERHEAD_BYTES
     kind = _Kind("bulk write keys", read, value_bytes_max + others)
-    response, count = await _write_many(call, kind)
+    written, count = await _write_many(call, kind)
     call.backend.usage.of(namespace).writes += count
-    return response
+    return await _answer(call, written, count)
 
 
 async def delete_many(call: Call) -> web.Response:
@@ -141,9 +141,14 @@ async def delete_many(call: Call) -> web.Response:
         return DeleteValue(namespace, check_key(_nonempty(_read_name(element)), limits))
 
     kind = _Kind("bulk remove keys", read, ESCAPE_BYTES * limits.key_bytes_max + ELEMENT_OVERHEAD_BYTES)
-    response, count = await _write_many(call, kind)
+    written, count = await _write_many(call, kind)
     call.backend.usage.of(namespace).deletes += count
-    return response
+    return await _answer(call, written, count)
+
+
+async def _answer(call: Call, written: WriteResult | None, count: int) -> web.Response:
+    told = {"successful_key_count": count, "unsuccessful_keys": []}
+    return envelope.success(told) if written is None else await call.answer(written, told)
 
 
 async def get_many(call: Call) -> web.Response:
@@ -303,8 +308,8 @@ def _describe(found: Found) -> dict[str, Any]:
     return described
 
 
-async def _write_many(call: Call, kind: _Kind) -> tuple[web.Response, int]:
-    """Return the answer, and how many pairs it speaks of."""
+async def _write_many(call: Call, kind: _Kind) -> tuple[WriteResult | None, int]:
+    """Return what became of the last write, None if there was none, and how many pairs the body speaks of."""
     with ExitStack() as stack:
         announced = call.request.content_length
         if announced is None or announced > IN_MEMORY_BYTES_MAX:
@@ -329,11 +334,9 @@ async def _write_many(call: Call, kind: _Kind) -> tuple[web.Response, int]:
             written += len(stretch)
         if not results:  # the coordinator wasn't asked
             call.namespace_to_read(kind.op)
-    told = {"successful_key_count": count, "unsuccessful_keys": []}
     if not results:
-        return envelope.success(told), count
-    last_one = WriteResult(max(each.version for each in results), any(each.pending for each in results))
-    return await call.answer(last_one, told), count
+        return None, count
+    return WriteResult(max(each.version for each in results), any(each.pending for each in results)), count
 
 
 async def _write_stretch(call: Call, op: str, stretch: list[ValueOperation], number: int) -> WriteResult:

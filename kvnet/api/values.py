@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from kvnet.api import codes, envelope
+from kvnet.api.backend import WriteResult
 from kvnet.api.bodies import FORM_OVERHEAD_BYTES, find_parts, form_boundary, read_large_body, read_value
 from kvnet.api.call import Call
 from kvnet.api.chunks import ChunkedValue
@@ -77,6 +78,11 @@ async def put_value(call: Call) -> web.Response:
 
 async def write_pair(call: Call, read: PairReader) -> web.Response:
     """Have the pair that `read` finds in the request written at the place of the path."""
+    written = await _write_pair(call, read)  # which holds the value; waiting for PoPs doesn't
+    return await call.answer(written)
+
+
+async def _write_pair(call: Call, read: PairReader) -> WriteResult:
     namespace = call.namespace_to_write("put")
     key = call.key()
     expires_at, ttl_s = check_expiry(call.query, call.backend.limits, call.backend.now_s())
@@ -92,7 +98,7 @@ async def write_pair(call: Call, read: PairReader) -> web.Response:
                 operation = PutLargeValue(namespace, key, packed, metadata, expires_at, ttl_s, chunks)
         written = await call.have_written([operation], "put", call.request_id())
     call.backend.usage.of(namespace).writes += 1
-    return await call.answer(written)
+    return written
 
 
 async def delete_value(call: Call) -> web.Response:

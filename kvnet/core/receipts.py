@@ -93,7 +93,7 @@ class Receipts:
     def _is_newer(self, ack: Ack) -> bool:
         known = self._acks.get(ack.member)
         if known is None:
-            return len(self._acks) < len(self.state.config.members)
+            return ack.member in self.state.config.members
         return (ack.life, ack.version) > (known.life, known.version)
 
     def _note(self, ack: Ack) -> None:

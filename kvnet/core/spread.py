@@ -59,7 +59,10 @@ class Spread(NamedTuple):
     missing: tuple[str, ...]
     """Members of which nobody has told that they have it."""
     took_ms: Mapping[str, float]
-    """By member: from when the write was durable until the coordinator had heard that its readers see it."""
+    """By member: from when the write was durable until the coordinator had heard that its readers see it.
+
+    Without those that have it and of which nobody knows since when.
+    """
 
     def to_wire(self) -> dict[str, Any]:
         """Return it as programs are shown it."""

@@ -54,6 +54,8 @@ WAITING_MAX: Final = 1000
 WAITED_MAX: Final = 1000
 """Writes whose spread is waited for; of one beyond it isn't told."""
 SPREAD_MS_MAX: Final = 60_000
+SPREAD_GRACE_S: Final = 1.0
+"""How much longer than it is told to wait the coordinator may take: the client gives up 7 s after its own wait."""
 SPREAD_BYTES_MAX: Final = 1024
 DIGEST_HEADER: Final = "KV-Digest"
 ATTEMPT_TIMEOUT_S: Final = 10.0
@@ -217,7 +219,7 @@ class Forwarder:
         ways_ms = self._wan.one_way_ms(me, coordinator) + self._wan.one_way_ms(coordinator, me)
         asked = {"version": version, "share": share.thousandths, "timeout_ms": max(0, int(left_ms - ways_ms))}
         body = _Body.of_parts([msgpack.packb(asked)])
-        fields = await self._attempt(SPREAD_PATH, body, left_ms / 1000 + ATTEMPT_TIMEOUT_S)
+        fields = await self._attempt(SPREAD_PATH, body, left_ms / 1000 + SPREAD_GRACE_S)
         try:
             return Spread.from_wire(fields)
         except ProtocolError as error:

@@ -178,8 +178,7 @@ class ReceiptDesk:
             member = self._members.get(name)
             if member is None or not member.has(version):
                 missing.append(name)
-            elif durable_at is None:
-                took_ms[name] = 0.0
-            else:
+            elif durable_at is not None:
                 took_ms[name] = max(0.0, member.had_at(version) - durable_at)
-        return Spread(len(took_ms) >= needed, len(took_ms), len(self._names), tuple(missing), took_ms)
+        applied = len(self._names) - len(missing)
+        return Spread(applied >= needed, applied, len(self._names), tuple(missing), took_ms)

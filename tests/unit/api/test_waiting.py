@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
 
 from kvnet.core.catalog import Scope
+from kvnet.core.operations import PutValue
 from kvnet.core.spread import Share, Spread
+from kvnet.core.versions import Version
 
 TOKENS_PATH = "/client/v4/user/tokens"
 TOLD = {"complete": True, "applied": 2, "of": 2, "missing": [], "took_ms": {"fra": 0.0, "per": 81.3}}
@@ -63,6 +66,24 @@ async def test_an_answer_that_is_a_text_cannot_tell_it_and_nothing_is_written(ap
     assert answer.error[:2] == (400, 10001)
     assert api.node.written == before
     assert (await api("PUT", path, b"{}", scope=Scope.ADMIN, whole=True, KV_Wait="local")).status == 200
+
+
+@pytest.mark.parametrize(("method", "path"), [("PUT", "values/k"), ("PUT", "bulk")])
+async def test_a_value_is_not_held_while_it_is_waited_for(api, ns, method, path):
+    held: list[object] = []
+    value = "held?" * 10_000
+
+    async def spread(version: Version, share: Share, timeout_ms: float) -> Spread:
+        api.node.written.clear()
+        puts = (each for each in gc.get_objects() if isinstance(each, PutValue))
+        held.extend(put for put in puts if put.value == value.encode())
+        return api.node.told_spread
+
+    api.node.spread = spread
+    body = json.dumps([{"key": "k", "value": value}]) if path == "bulk" else value
+    assert (await api(method, f"{ns}/{path}", body.encode(), KV_Wait="all")).status == 200
+    assert api.node.waited == [True]
+    assert held == []
 
 
 @pytest.mark.parametrize(

@@ -418,6 +418,22 @@ async def test_nothing_is_known_of_a_writes_spread_when_the_coordinator_cannot_b
     assert await forwarder_of(peers, waits, wan=wan).spread(Version(1, 1), HALF, 20) is None
 
 
+async def test_a_coordinator_that_falls_silent_does_not_keep_the_client_longer_than_it_waits(
+    forwarder, coordinator, monkeypatch
+):
+    monkeypatch.setattr(forwarding, "SPREAD_GRACE_S", 0.05)
+    asked = asyncio.Event()
+
+    async def never(version, share, timeout_ms):
+        asked.set()
+        await asyncio.Event().wait()
+
+    coordinator.desk._spread = never
+    async with asyncio.timeout(forwarding.ATTEMPT_TIMEOUT_S):
+        assert await forwarder.spread(Version(1, 1), HALF, 50) is None
+    assert asked.is_set()
+
+
 async def test_the_number_of_writes_whose_spread_is_waited_for_is_bounded(forwarder, coordinator, monkeypatch):
     monkeypatch.setattr(forwarding, "WAITED_MAX", 1)
     held = asyncio.Event()
