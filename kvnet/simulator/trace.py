@@ -46,6 +46,7 @@ from kvnet.core.events import (
     PageUnusable,
     PeerLost,
     PeerUp,
+    ReceiptsWanted,
     RefuseWrites,
     Report,
     SendChunk,
@@ -116,6 +117,8 @@ def _happened(event: Event) -> str:
             return f"applied {position}"
         case FramesCut(frames):
             return f"made durable {frames[-1].position}"
+        case ReceiptsWanted(until_ms):
+            return f"hears that receipts are wanted until {until_ms:.0f} ms"
         case PeerUp(peer):
             return f"linked with {peer}"
         case PeerLost(peer):

@@ -6,6 +6,7 @@ from kvnet.core import events as core_events
 from kvnet.core import messages as core_messages
 from kvnet.core.events import (
     AbandonBootstrap,
+    AcksCame,
     Applied,
     Apply,
     AwaitWritable,
@@ -36,6 +37,7 @@ from kvnet.core.events import (
     PageUnusable,
     PeerLost,
     PeerUp,
+    ReceiptsWanted,
     RefuseWrites,
     Report,
     Send,
@@ -47,6 +49,8 @@ from kvnet.core.events import (
     StorePage,
 )
 from kvnet.core.messages import (
+    Ack,
+    Acks,
     Advert,
     Ask,
     Beacon,
@@ -67,7 +71,7 @@ from kvnet.core.messages import (
     Subscribe,
     Unsubscribe,
 )
-from kvnet.core.versions import Position
+from kvnet.core.versions import Position, Version
 from kvnet.simulator.trace import Trace, told
 from tests.support.frames import FrameMaker
 from tests.support.worlds import make_world
@@ -96,6 +100,9 @@ MESSAGES = {
     "Move": Move(),
     "Offer 6f666665 of 2 chunks": Offer(b"offer-number-one", (CHUNK, CHUNK)),
     "Holds 6f666665": Holds(b"offer-number-one"),
+    "Acks fra 1-7 nrt 1-5": Acks(
+        (Ack("fra", BeaconId(1, 2), Version(1, 7)), Ack("nrt", BeaconId(1, 3), Version(1, 5)))
+    ),
     "PagesWanted 96 behind start": PagesWanted(b"", 96),
     "PagesWanted 96 behind 6e6e6e6e/key": PagesWanted(PLACE, 96),
     "PagesCredit 8": PagesCredit(8),
@@ -127,6 +134,7 @@ EVENTS = {
     "stored chunk 63686e6b": ChunkStored(CHUNK, True),
     "threw away chunk 63686e6b": ChunkStored(CHUNK, False),
     "ChunksLacking 63686e6b": ChunksLacking((CHUNK,)),
+    "hears that receipts are wanted until 1500 ms": ReceiptsWanted(1500.0),
     "ChunksReady 63686e6b": ChunksReady(b"offer-number-one", (CHUNK,)),
 }
 ORDERS = {
@@ -146,6 +154,7 @@ ORDERS = {
     "reads a page for fra behind 6e6e6e6e/key": SendPage("fra", PLACE),
     "SendChunk 63686e6b": SendChunk("fra", CHUNK),
     "StoreChunk 63686e6b": StoreChunk(CHUNK, b"data"),
+    "hears Acks fra 1-7": AcksCame((Ack("fra", BeaconId(1, 2), Version(1, 7)),)),
     "finds offer 6f666665 settled": OfferSettled(b"offer-number-one"),
 }
 UNTOLD = {Apply, Send, SetDeadline}
