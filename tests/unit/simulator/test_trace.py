@@ -100,9 +100,7 @@ MESSAGES = {
     "Move": Move(),
     "Offer 6f666665 of 2 chunks": Offer(b"offer-number-one", (CHUNK, CHUNK)),
     "Holds 6f666665": Holds(b"offer-number-one"),
-    "Acks fra 1-7 nrt 1-5": Acks(
-        (Ack("fra", BeaconId(1, 2), Version(1, 7)), Ack("nrt", BeaconId(1, 3), Version(1, 5)))
-    ),
+    "Acks fra 1-7 nrt 1-5": Acks((Ack("fra", BEACON, Version(1, 7)), Ack("nrt", BeaconId(1, 3), Version(1, 5)))),
     "PagesWanted 96 behind start": PagesWanted(b"", 96),
     "PagesWanted 96 behind 6e6e6e6e/key": PagesWanted(PLACE, 96),
     "PagesCredit 8": PagesCredit(8),
@@ -154,7 +152,7 @@ ORDERS = {
     "reads a page for fra behind 6e6e6e6e/key": SendPage("fra", PLACE),
     "SendChunk 63686e6b": SendChunk("fra", CHUNK),
     "StoreChunk 63686e6b": StoreChunk(CHUNK, b"data"),
-    "hears Acks fra 1-7": AcksCame((Ack("fra", BeaconId(1, 2), Version(1, 7)),)),
+    "hears Acks fra 1-7": AcksCame((Ack("fra", BEACON, Version(1, 7)),)),
     "finds offer 6f666665 settled": OfferSettled(b"offer-number-one"),
 }
 UNTOLD = {Apply, Send, SetDeadline}
