@@ -321,6 +321,8 @@ class PlainReads:
         shape = self._read_shape(begin, behind, rest)
         met = hash((begin, behind))
         if met not in self._once:
+            if len(self.uncounted) >= SHAPES_MAX:  # each of these is one more
+                self.count()
             if len(self._once) >= ONCE_MAX:
                 self._once.clear()
             self._once.add(met)

@@ -515,6 +515,17 @@ async def test_heads_that_are_all_different_push_out_none_and_are_plain(fast, an
     assert fast.node.usage.of(bytes.fromhex(fast.namespace)).reads == 2 + 2 * len(numbered)
 
 
+async def test_what_waits_to_be_counted_is_bounded_when_heads_are_all_different(fast, monkeypatch):
+    """Each of them is a shape of its own with one read, kept until it is counted."""
+    monkeypatch.setattr(plain_reads, "SHAPES_MAX", 8)
+    await fast.ask(fast.put("k", b"v"))
+    for number in range(100):
+        assert fast.plain.answer(fast.rest("k", "GET", f"Traceparent: {number}"))
+        assert len(fast.plain.uncounted) <= 8
+    fast.plain.count()
+    assert fast.node.usage.of(bytes.fromhex(fast.namespace)).reads == 100
+
+
 async def test_a_head_that_came_once_is_refused_on_its_connection_as_soon_as_its_token_is(fast):
     """Its shape isn't remembered, so nobody would end it with the token."""
     await fast.ask(fast.put("k", b"v"))
